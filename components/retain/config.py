@@ -1,0 +1,68 @@
+"""The base of every step's settings, and the one way to turn user input into them."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from retain.errors import ConfigError
+
+C = TypeVar("C", bound="StepConfig")
+
+
+class StepConfig(BaseModel):
+    """Frozen settings of one step: unknown keys are refused, every field has a unit and a meaning.
+
+    Whole numbers may arrive as floats (kfp's local runner turns every integer inside a dict into one), so the lax mode
+    of pydantic is kept: 3.0 is 3, and 3.5 for a whole number is refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def as_parameter(self) -> dict[str, Any]:
+        """The JSON dict a pipeline step takes: complete, without a single null."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def parse(kind: type[C], values: Mapping[str, Any], *, where: str = "") -> C:
+    """``values`` as ``kind``; every fault becomes one ConfigError that names the full path and the nearest known key."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explained(kind, error, where) from None
+
+
+def _explained(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
+    lines = [_line(kind, fault, where) for fault in error.errors()]
+    return ConfigError(lines[0] if len(lines) == 1 else "several settings are wrong:\n" + "\n".join(f"  - {line}" for line in lines))
+
+
+def _line(kind: type[BaseModel], fault: Any, where: str) -> str:
+    path = ".".join(str(part) for part in ([where] if where else []) + list(fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        near = nearest(str(fault["loc"][-1]), _keys_at(kind, fault["loc"][:-1]))
+        return f"{path}: no such setting" + (f"; did you mean '{near}'?" if near else "")
+    return f"{path}: {fault['msg']} (got {fault['input']!r})"
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The known word that is meant by a misspelled one, or an empty string."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), "")
+
+
+def _keys_at(kind: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        field = kind.model_fields.get(str(part)) if isinstance(part, str) else None
+        if field is None:
+            continue
+        inner = _model_in(field.annotation)
+        if inner is not None:
+            kind = inner
+    return list(kind.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_model_in, getattr(annotation, "__args__", ())) if m), None)

@@ -1,0 +1,90 @@
+"""Everything that can go wrong, and the exit code it ends a command with.
+
+    RetainError                     1   crash: a fault of ours
+    ├── UsageError                  2   usage or configuration
+    │   ├── ConfigError             2   a key or value in a recipe, a policy or a flag
+    │   └── PolicyError             2   a gate policy that cannot conclude
+    ├── Regressed                   3   the gate closed: the candidate is worse
+    ├── Inconclusive                4   the gate closed: too few items to tell
+    ├── AwaitingApproval            5   a person has to say yes
+    ├── IntegrityError              6   digests, versions, items or schemas do not match
+    ├── DataRefused                 7   the input rows cannot be used
+    ├── EnvironmentFault            8   disk, memory, network, a service; may be tried again
+    │   └── Diverged                8   a training ran off to NaN or infinity
+    └── Interrupted               130   Ctrl-C or SIGTERM
+
+A message says what, where, what was got, what was expected and how to mend it; parts that are empty are left out.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    CRASH = 1
+    USAGE = 2
+    REGRESSED = 3
+    INCONCLUSIVE = 4
+    AWAITING_APPROVAL = 5
+    INTEGRITY = 6
+    DATA_REFUSED = 7
+    ENVIRONMENT = 8
+    INTERRUPTED = 130
+
+
+class RetainError(Exception):
+    """Base of all errors shown to a user: one paragraph, never a traceback."""
+
+    exit_code = ExitCode.CRASH
+
+    def __init__(self, what: str, *, where: str = "", got: object = "", expected: object = "", fix: str = "") -> None:
+        self.what, self.where, self.got, self.expected, self.fix = what, where, str(got), str(expected), fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = [("where", self.where), ("got", self.got), ("expected", self.expected), ("fix", self.fix)]
+        return "\n".join([self.what, *(f"  {name}: {text}" for name, text in parts if text)])
+
+
+class UsageError(RetainError):
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class PolicyError(UsageError):
+    pass
+
+
+class Regressed(RetainError):
+    exit_code = ExitCode.REGRESSED
+
+
+class Inconclusive(RetainError):
+    exit_code = ExitCode.INCONCLUSIVE
+
+
+class AwaitingApproval(RetainError):
+    exit_code = ExitCode.AWAITING_APPROVAL
+
+
+class IntegrityError(RetainError):
+    exit_code = ExitCode.INTEGRITY
+
+
+class DataRefused(RetainError):
+    exit_code = ExitCode.DATA_REFUSED
+
+
+class EnvironmentFault(RetainError):
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class Diverged(EnvironmentFault):
+    pass
+
+
+class Interrupted(RetainError):
+    exit_code = ExitCode.INTERRUPTED
