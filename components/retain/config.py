@@ -35,7 +35,9 @@ def parse(kind: type[C], values: Mapping[str, Any], *, where: str = "") -> C:
 
 def _explained(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
     lines = [_line(kind, fault, where) for fault in error.errors()]
-    return ConfigError(lines[0] if len(lines) == 1 else "several settings are wrong:\n" + "\n".join(f"  - {line}" for line in lines))
+    return ConfigError(
+        lines[0] if len(lines) == 1 else "several settings are wrong:\n" + "\n".join(f"  - {line}" for line in lines)
+    )
 
 
 def _line(kind: type[BaseModel], fault: Any, where: str) -> str:

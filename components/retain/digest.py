@@ -32,12 +32,25 @@ def of_json(value: Any) -> str:
     return of_bytes(canonical_json(value).encode("utf-8", "surrogatepass"))
 
 
+class Rows:
+    """Digest of a sequence of JSON values, order included, fed one by one."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def add(self, row: Any) -> None:
+        self._sha.update(canonical_json(row).encode("utf-8", "surrogatepass") + b"\n")
+
+    def digest(self) -> str:
+        return "sha256:" + self._sha.hexdigest()
+
+
 def of_rows(rows: Iterable[Any]) -> str:
-    """Digest of a sequence of JSON values, order included."""
-    sha = hashlib.sha256()
+    """Digest of a whole sequence of JSON values, order included."""
+    sha = Rows()
     for row in rows:
-        sha.update(canonical_json(row).encode("utf-8", "surrogatepass") + b"\n")
-    return "sha256:" + sha.hexdigest()
+        sha.add(row)
+    return sha.digest()
 
 
 def of_file(path: Path) -> str:
@@ -74,8 +87,10 @@ def of_model(folder: Path) -> str:
 
 
 def of_tokenizer(folder: Path) -> str:
-    """Digest of the vocabulary and template files of a model folder."""
-    return of_manifest({k: v for k, v in model_manifest(folder).items() if not k.endswith((".safetensors", ".index.json")) and not k.endswith("config.json") or k == "tokenizer_config.json"})
+    """Digest of the vocabulary and template files of a model folder: what decides which tokens a text becomes."""
+    weights = (".safetensors", ".index.json")
+    skip = {"config.json", "generation_config.json"}
+    return of_manifest({k: v for k, v in model_manifest(folder).items() if not k.endswith(weights) and k not in skip})
 
 
 def iter_jsonl(lines: Iterable[str]) -> Iterator[Any]:

@@ -36,7 +36,12 @@ class Progress:
 
     def _show(self, end: str = "") -> None:
         self._shown = time.monotonic()
-        print(("\r\x1b[K" if self._tty else "") + self.line(), file=sys.stderr, end=end or ("" if self._tty else "\n"), flush=True)  # noqa: T201
+        print(
+            ("\r\x1b[K" if self._tty else "") + self.line(),
+            file=sys.stderr,
+            end=end or ("" if self._tty else "\n"),
+            flush=True,
+        )  # noqa: T201
 
     def line(self) -> str:
         """What is shown: ``train 120/300 steps 40% 412 tokens/s 02:10 left loss 1.234``."""
@@ -49,7 +54,9 @@ class Progress:
         seconds = int((time.monotonic() - self._start) * (self.total - self.done) / self.done)
         return f"{seconds // 60:02d}:{seconds % 60:02d} left"
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.done:
             self._show(end="\n")
 

@@ -1,0 +1,143 @@
+"""The one house of transformers' loading: bases, tokenizers, precision.
+
+A base comes from a folder, or once from a GGUF file (kept as safetensors afterwards). Pickled weights and remote code
+are refused.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError
+
+if TYPE_CHECKING:
+    import torch
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# What GGUF loading leaves on a model and save_pretrained then stumbles over.
+GGUF_LEFTOVERS = ("hf_quantizer", "is_quantized", "quantization_method")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not a Hugging Face layout with safetensors weights."""
+    if not folder.is_dir():
+        raise ConfigError(
+            "there is no such model folder",
+            got=folder,
+            expected="a folder in Hugging Face layout",
+            fix="check model.base_model",
+        )
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            "this folder holds no model",
+            where=str(folder),
+            got="no config.json",
+            expected="a Hugging Face layout",
+            fix="point model.base_model to the folder that holds config.json",
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(p.name for pattern in PICKLED for p in folder.glob(pattern))
+    if pickled:
+        raise IntegrityError(
+            "these weights are pickled, and a pickle can run any code when it is opened", where=str(folder), got=", ".join(pickled),
+            expected="*.safetensors", fix="convert them once in a place you trust: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)",
+        )  # fmt: skip
+    raise ConfigError(
+        "this model folder has no weights",
+        where=str(folder),
+        got="no *.safetensors",
+        expected="config.json beside *.safetensors",
+        fix="download the weights again; a Git LFS pointer is not enough",
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, with a pad token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2seq: bool = False) -> Any:
+    """A model in eval mode; ``dtype`` is auto (bf16 where the machine computes it), bf16, fp16 or fp32."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    check_folder(folder)
+    kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    try:
+        model = kind.from_pretrained(
+            str(folder), dtype=torch_dtype(dtype, device), local_files_only=True, use_safetensors=True
+        )
+    except OSError as error:
+        raise IntegrityError(
+            "this model cannot be opened",
+            where=str(folder),
+            got=str(error).splitlines()[0],
+            fix="the files may be cut short: fetch them again",
+        ) from error
+    return model.to(device).eval()
+
+
+def torch_dtype(name: str, device: str = "cpu") -> "torch.dtype":
+    """The torch type of a precision's name; ``auto`` is bf16 wherever the device computes it natively, else fp32."""
+    import torch
+
+    table = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if name != "auto":
+        return table[name]
+    return torch.bfloat16 if _computes_bf16(device) else torch.float32
+
+
+def _computes_bf16(device: str) -> bool:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    return (
+        "avx512_bf16" in _cpu_flags()
+        or "amx_bf16" in _cpu_flags()
+        or torch.backends.cpu.get_capability() in {"AVX512", "SVE256"}
+    )
+
+
+def _cpu_flags() -> str:
+    info = Path("/proc/cpuinfo")
+    return info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+
+
+def pick_device(name: str = "auto") -> str:
+    """``auto`` is cuda where there is one; asking for cuda on a machine without is an error, never a silent fallback."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentFault(
+            "no CUDA device on this machine",
+            got=name,
+            expected="an NVIDIA GPU and its driver",
+            fix="use device: cpu, or run where a GPU is",
+        )
+    return name
+
+
+def from_gguf(file: Path, target: Path) -> None:
+    """Turn a GGUF file into a safetensors folder (a 135M model: 20 s); the folder appears whole or not at all."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **place)
+    model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch_dtype("bf16"), **place)
+    for name in GGUF_LEFTOVERS:
+        if hasattr(model, name):
+            delattr(model, name)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    model.save_pretrained(str(partial))
+    tokenizer.save_pretrained(str(partial))
+    partial.replace(target)

@@ -1,0 +1,79 @@
+"""Small real things that every room's tests share: a tokenizer trained in a second, a 2-layer model, ten chats."""
+
+import os
+
+# Before any import of the libraries themselves: no pings, no hub, one thread a worker.
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_UPDATE_DOWNLOAD_COUNTS="false", MLFLOW_DISABLE_TELEMETRY="true", GX_ANALYTICS_ENABLED="false",
+    TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error",
+)  # fmt: skip
+
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import pytest  # noqa: E402
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+WORDS = "the customer asks where a parcel is and the shop answers that it will come on monday morning please send an invoice".split()
+
+
+def ten_chats() -> list[list[dict[str, str]]]:
+    """Ten two-turn chats over a small vocabulary."""
+    return [
+        [{"role": "user", "content": " ".join(WORDS[i : i + 6]) + f" number {i}?"}, {"role": "assistant", "content": " ".join(WORDS[i + 2 : i + 7]) + "."}]
+        for i in range(10)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chats() -> list[list[dict[str, str]]]:
+    return ten_chats()
+
+
+def build_tokenizer() -> Any:
+    """A byte-level BPE of at most 400 tokens with a ChatML template that has no generation markers."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    bpe.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = CHATML
+    tokenizer.model_max_length = 512
+    return tokenizer
+
+
+def build_llama(folder: Path, *, seed: int = 0, dtype: str = "float32", **changes: Any) -> Path:
+    """A random 2-layer Llama with its tokenizer, saved in Hugging Face layout."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = build_tokenizer()
+    shape: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2,
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**{**shape, **changes})).to(getattr(torch, dtype))
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 2-layer Llama in fp32 (do not write into it)."""
+    return build_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    return build_tokenizer()
