@@ -8,13 +8,14 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error",
 )  # fmt: skip
 
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from pathlib import Path
+from typing import Any
 
-import pytest  # noqa: E402
+import pytest
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-WORDS = "the customer asks where a parcel is and the shop answers that it will come on monday morning please send an invoice".split()
+SENTENCE = "the customer asks where a parcel is and the shop answers that it will come on monday morning please send an invoice"
+WORDS = SENTENCE.split()
 
 
 def ten_chats() -> list[list[dict[str, str]]]:

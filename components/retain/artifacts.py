@@ -13,6 +13,7 @@ A folder appears whole or not at all: rows go to a partial name, and info.json i
 schema that is not known is an integrity error (exit 6).
 """
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -163,7 +164,7 @@ def write_scores(folder: Path, items: Iterable[Mapping[str, Any]], meta: Mapping
     """scores/: items sorted by (task, doc_id, metric), so that the same scores are the same bytes; duplicates are refused."""
     check_writable(folder)
     rows = sorted((dict(item) for item in items), key=_item_key)
-    for one, two in zip(rows, rows[1:], strict=False):
+    for one, two in itertools.pairwise(rows):
         if _item_key(one) == _item_key(two):
             raise IntegrityError(
                 "an item was scored twice",

@@ -36,12 +36,9 @@ class Progress:
 
     def _show(self, end: str = "") -> None:
         self._shown = time.monotonic()
-        print(
-            ("\r\x1b[K" if self._tty else "") + self.line(),
-            file=sys.stderr,
-            end=end or ("" if self._tty else "\n"),
-            flush=True,
-        )  # noqa: T201
+        end = end or ("" if self._tty else "\n")
+        sys.stderr.write(("\r\x1b[K" if self._tty else "") + self.line() + end)
+        sys.stderr.flush()
 
     def line(self) -> str:
         """What is shown: ``train 120/300 steps 40% 412 tokens/s 02:10 left loss 1.234``."""
