@@ -2,9 +2,9 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from retain.errors import ConfigError
 
@@ -20,6 +20,14 @@ class StepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_from_text(cls, values: Any) -> Any:
+        """A run form has no lists: ``"q_proj, v_proj"`` is ``["q_proj", "v_proj"]``, an empty text the empty list."""
+        if not isinstance(values, Mapping):
+            return values
+        return {k: _split(v) if isinstance(v, str) and _is_list(cls, k) else v for k, v in values.items()}
+
     def as_parameter(self) -> dict[str, Any]:
         """The JSON dict a pipeline step takes: complete, without a single null."""
         return self.model_dump(mode="json", exclude_none=True)
@@ -31,6 +39,15 @@ def parse(kind: type[C], values: Mapping[str, Any], *, where: str = "") -> C:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         raise _explained(kind, error, where) from None
+
+
+def _is_list(kind: type[BaseModel], name: str) -> bool:
+    field = kind.model_fields.get(name)
+    return field is not None and get_origin(field.annotation) in {list, tuple}
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _explained(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:

@@ -1,0 +1,83 @@
+"""Between the recipe and the pipeline's run form: headline parameters and one flat settings dict per stage.
+
+The form groups by name alone (parameters are listed alphabetically), so each parameter starts with its stage.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from retain.config import nearest, parse
+from retain.errors import ConfigError
+from retain.resolve import settings
+from retain.resolve.recipe import Recipe
+
+# Headline parameter → path in the recipe. What has a headline is not in the settings dict of its stage.
+HEADLINES = {
+    "base_model": "model.base_model",
+    "data_id": "data.datasets.0.path",
+    "data_replay_share": "data.replay.share",
+    "gate_max_drop": "gate.macro_margin_points",
+    "gate_min_gain": "gate.target.min_gain_points",
+    "publish": "publish.enabled",
+    "publish_name": "publish.name",
+    "score_benchmarks": "score.tasks",
+    "train_epochs": "train.num_train_epochs",
+    "train_learning_rate": "train.learning_rate",
+    "train_method": "train.method",
+}
+# Settings parameter → the recipe's stages it holds; with two, keys start with the second one's name.
+SETTINGS = {"data_settings": "data", "gate_settings": "gate", "score_settings": "score", "train_settings": "train", "run_settings": ""}
+RUN_STAGES = ("model", "merge", "publish", "tracking")
+
+
+def to_form(recipe: Recipe) -> dict[str, Any]:
+    """Every pipeline argument in full: nothing of the recipe is lost, and nothing is left to a default."""
+    nested = recipe.as_parameter()
+    tasks = nested["score"]["tasks"]
+    flat = settings.flatten(nested)
+    form: dict[str, Any] = {name: flat.pop(path) for name, path in HEADLINES.items() if path in flat}
+    form["score_benchmarks"] = ", ".join(task["name"] for task in tasks)
+    for i in range(len(tasks)):
+        flat.pop(f"score.tasks.{i}.name")
+    for name, stage in SETTINGS.items():
+        mine = {k: v for k, v in flat.items() if (k.split(".")[0] in RUN_STAGES if not stage else k.startswith(f"{stage}."))}
+        form[name] = {k.removeprefix(f"{stage}."): v for k, v in mine.items()} if stage else mine
+    return form
+
+
+def from_form(form: Mapping[str, Any]) -> Recipe:
+    """The recipe that a filled form means; unknown keys are refused with the nearest known one and their full path."""
+    flat: dict[str, Any] = {}
+    for name, stage in SETTINGS.items():
+        for key, value in dict(form.get(name) or {}).items():
+            path = f"{stage}.{key}" if stage else key
+            _not_a_headline(path, name)
+            flat[path] = value
+    unknown = sorted(set(form) - set(HEADLINES) - set(SETTINGS))
+    if unknown:
+        near = nearest(unknown[0], [*HEADLINES, *SETTINGS])
+        raise ConfigError(f"{unknown[0]}: no such parameter", fix=f"did you mean '{near}'?" if near else "")
+    nested = settings.nest(flat)
+    for name, path in HEADLINES.items():
+        if name in form and name != "score_benchmarks":
+            settings.put(nested, path, form[name])
+    return parse(Recipe, _with_benchmarks(nested, form.get("score_benchmarks", "")))
+
+
+def _not_a_headline(path: str, where: str) -> None:
+    for name, taken in HEADLINES.items():
+        if path == taken:
+            raise ConfigError(f"{where}: '{path}' has a parameter of its own", fix=f"set {name} instead")
+
+
+def _with_benchmarks(nested: dict[str, Any], names: str) -> dict[str, Any]:
+    """Task names from the headline, their details (``tasks.0.limit``) from the settings."""
+    score = dict(nested.get("score") or {})
+    details = score.get("tasks") or []
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    if len(details) > len(listed):
+        raise ConfigError("score_settings: more tasks.N entries than benchmarks", got=len(details), expected=len(listed), fix="remove the entries that are left over")
+    details = [*details, *({} for _ in range(len(listed) - len(details)))]
+    if listed:
+        score["tasks"] = [{"name": name, **detail} for name, detail in zip(listed, details, strict=True)]
+    return {**nested, "score": score}

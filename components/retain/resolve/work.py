@@ -1,0 +1,69 @@
+"""Everything that a run depends on, pinned before anything is spent: URIs become digests, settings become configs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retain import digest, models, uris
+from retain.artifacts import check_writable
+from retain.errors import ConfigError, IntegrityError
+from retain.resolve.recipe import Recipe
+from retain.steps import home
+from retain.validate.config import DatasetSpec
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run's inputs by content: what the later steps take instead of names."""
+
+    recipe: Recipe
+    base: dict[str, str]  # uri, revision, digest
+    sources: list[dict[str, Any]]  # dataset entries, each with the digest of its file
+
+
+def resolve(recipe: Recipe) -> Resolved:
+    """Fetch and digest the base and every file; refuse what is missing before a GPU is asked for."""
+    check_writable(home())
+    _check_parts(recipe)
+    folder, base_digest = uris.resolve_base(recipe.model.base_model, recipe.model.revision, home() / "bases")
+    models.check_folder(folder)
+    base = {"uri": recipe.model.base_model, "revision": recipe.model.revision, "digest": base_digest}
+    return Resolved(recipe, base, [_source(spec) for spec in recipe.data.datasets])
+
+
+def _check_parts(recipe: Recipe) -> None:
+    have = {(d.part, d.split) for d in recipe.data.datasets}
+    if ("target", "train") not in have:
+        raise ConfigError("data.datasets: nothing to learn from", expected="an entry with part: target and split: train", fix="add the training file")
+    if recipe.gate.target.rule != "none" and ("target", "test") not in have:
+        raise ConfigError(
+            "data.datasets: no rows to measure the target on", expected="an entry with part: target and split: test (200 rows or more, never trained on)",
+            fix="add a test file, or set gate.target.rule: none",
+        )  # fmt: skip
+
+
+def _source(spec: DatasetSpec) -> dict[str, Any]:
+    return {**spec.as_parameter(), "digest": digest.of_file(uris.fetch(spec.path, home() / "files"))}
+
+
+def base_folder(base: Mapping[str, str]) -> Path:
+    """The base of a run on this machine; its digest must be the one that was resolved."""
+    folder, got = uris.resolve_base(base["uri"], base["revision"], home() / "bases")
+    if got != base["digest"]:
+        raise IntegrityError("the base model changed since the run began", where=base["uri"], got=got, expected=base["digest"], fix="pin model.revision and start again")
+    return folder
+
+
+def source_files(sources: list[dict[str, Any]]) -> tuple[list[DatasetSpec], list[Path]]:
+    """The dataset entries and their files on this machine; digests must be the resolved ones."""
+    specs, paths = [], []
+    for source in sources:
+        spec = DatasetSpec.model_validate({k: v for k, v in source.items() if k != "digest"})
+        path = uris.fetch(spec.path, home() / "files")
+        got = digest.of_file(path)
+        if got != source["digest"]:
+            raise IntegrityError("a data file changed since the run began", where=spec.path, got=got, expected=source["digest"], fix="start the run again")
+        specs.append(spec)
+        paths.append(path)
+    return specs, paths

@@ -1,0 +1,79 @@
+"""What every step does around its work: say what it does, track it, and end with the right exit code.
+
+Identity comes by environment and changes no result: RETAIN_RUN_ID names the pipeline run in MLflow, RETAIN_RUN_DIR is
+where the laptop's wrapper reads how a step ended.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from retain.artifacts import write_json
+from retain.errors import ExitCode, Interrupted, RetainError
+
+
+def say(text: str) -> None:
+    """A line for the person who watches."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def running(step: str) -> Iterator[None]:
+    """Run one step: an expected fault is a clear paragraph and an exit code; only a fault of ours is a traceback."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    if os.environ.get("RETAIN_RUN_DIR"):
+        die_with_parent()
+    try:
+        yield
+        note_ending(step, 0, "")
+    except RetainError as error:
+        _leave(step, error.exit_code, str(error))
+    except KeyboardInterrupt:
+        _leave(step, ExitCode.INTERRUPTED, "interrupted; what is finished is kept, start again with --resume")
+    except Exception:  # the last door: whatever was not foreseen is ours, and is shown whole
+        _leave(step, ExitCode.CRASH, traceback.format_exc())
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped by SIGTERM; what is finished is kept, start again with --resume")
+
+
+def _leave(step: str, code: ExitCode, message: str) -> None:
+    if not os.environ.get("RETAIN_RUN_DIR"):  # there, the wrapper shows it at the end
+        sys.stderr.write(f"retain {step}: {message}\n")
+    note_ending(step, int(code), message)
+    raise SystemExit(int(code))
+
+
+def die_with_parent() -> None:
+    """Linux: get SIGTERM when the parent dies, so that a killed wrapper leaves no training behind."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def note_ending(step: str, code: int, message: str) -> None:
+    """Leave for the wrapper how the step ended, where there is one."""
+    if folder := os.environ.get("RETAIN_RUN_DIR"):
+        write_json(Path(folder) / "endings" / f"{step}.json", {"step": step, "exit_code": code, "message": message})
+
+
+def home() -> Path:
+    """Where bases, caches and checkpoints are kept between runs: RETAIN_HOME (a volume on a cluster), else the user's cache."""
+    import platformdirs
+
+    return Path(os.environ.get("RETAIN_HOME") or platformdirs.user_cache_dir("retain"))
+
+
+def numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """The numeric entries, rounded to four digits as the run pages show them."""
+    return {k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -1,0 +1,90 @@
+"""finetune-without-forgetting: rows in; a gated, proven, registered model out, or a closed gate and the reasons."""
+
+from typing import Any
+
+from kfp import dsl
+
+from retain.gate.component import gate
+from retain.merge.component import merge
+from retain.mix.component import mix
+from retain.publish.component import publish as publish_model
+from retain.rehearse.component import rehearse
+from retain.resolve.component import resolve
+from retain.resolve.form import to_form
+from retain.resolve.recipe import load
+from retain.score.component import score
+from retain.stop.component import stop
+from retain.template.component import template
+from retain.train.component import train
+from retain.validate.component import validate
+
+NAME = "finetune-without-forgetting"
+DEFAULTS: dict[str, Any] = to_form(load("quickstart"))
+# Final task → what it stands for. `retain submit` reads from which of them ran how a run ended.
+STOPS = ("stop-regressed", "stop-inconclusive", "stop-integrity", "await-approval")
+
+
+@dsl.pipeline(name=NAME, description="Fine-tune a model and prove that it forgot nothing: validate, mix, train, merge, score, gate, publish or stop.")
+def finetune(
+    base_model: str = DEFAULTS["base_model"],
+    data_id: str = DEFAULTS["data_id"],
+    data_replay_share: float = DEFAULTS["data_replay_share"],
+    data_settings: dict = DEFAULTS["data_settings"],  # noqa: B006
+    gate_max_drop: float = DEFAULTS["gate_max_drop"],
+    gate_min_gain: float = DEFAULTS["gate_min_gain"],
+    gate_settings: dict = DEFAULTS["gate_settings"],  # noqa: B006
+    publish: bool = DEFAULTS["publish"],
+    publish_name: str = DEFAULTS["publish_name"],
+    run_settings: dict = DEFAULTS["run_settings"],  # noqa: B006
+    score_benchmarks: str = DEFAULTS["score_benchmarks"],
+    score_settings: dict = DEFAULTS["score_settings"],  # noqa: B006
+    train_epochs: float = DEFAULTS["train_epochs"],
+    train_learning_rate: float = DEFAULTS["train_learning_rate"],
+    train_method: str = DEFAULTS["train_method"],
+    train_settings: dict = DEFAULTS["train_settings"],  # noqa: B006
+):
+    """Fine-tune without forgetting.
+
+    Args:
+        base_model: URI of the base model (Hugging Face layout or GGUF).
+        data_id: URI of the training rows.
+        data_replay_share: share of general rows among the trained tokens.
+        data_settings: further datasets, checks, template and replay settings (dotted keys).
+        gate_max_drop: largest macro-average drop of the general benchmarks that passes, in points.
+        gate_min_gain: smallest gain of the target metric that passes, in points.
+        gate_settings: tiers, margins and looks of the gate.
+        publish: register the model when the gate passes.
+        publish_name: name of the registered model.
+        run_settings: revision of the base, merge strength, registry and tracking.
+        score_benchmarks: lm-eval task names, separated by commas.
+        score_settings: shots, limits, target metric and precision of the scorer.
+        train_epochs: passes over the mixture.
+        train_learning_rate: peak learning rate; 0 takes the method's own.
+        train_method: lora, full, …
+        train_settings: adapter shape, schedule, batch and stopping.
+    """
+    start = resolve(
+        base_model=base_model, data_id=data_id, data_replay_share=data_replay_share, data_settings=data_settings,
+        gate_max_drop=gate_max_drop, gate_min_gain=gate_min_gain, gate_settings=gate_settings, publish=publish,
+        publish_name=publish_name, run_settings=run_settings, score_benchmarks=score_benchmarks, score_settings=score_settings,
+        train_epochs=train_epochs, train_learning_rate=train_learning_rate, train_method=train_method, train_settings=train_settings,
+    ).set_caching_options(False)  # fmt: skip
+    base = start.outputs["base"]
+    rows = validate(config=start.outputs["checks"], sources=start.outputs["sources"], base=base)
+    written = rehearse(config=start.outputs["rehearse"], base=base, dataset=rows.outputs["dataset"])
+    tokens = template(config=start.outputs["template"], base=base, dataset=rows.outputs["dataset"], generated=written.outputs["generated"])
+    mixed = mix(config=start.outputs["mix"], score=start.outputs["score"], rendered=tokens.outputs["rendered"])
+    tuned = train(config=start.outputs["train"], base=base, mixture=mixed.outputs["mixture"])
+    merged = merge(config=start.outputs["merge"], base=base, adapter=tuned.outputs["adapter"])
+    before = score(config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"]).set_display_name("score-base")
+    after = score(config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=merged.outputs["model"]).set_display_name("score-candidate")
+    decision = gate(
+        config=start.outputs["gate"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"],
+        history=tuned.outputs["history"], rejects=rows.outputs["rejects"], mixture=mixed.outputs["mixture"], recipe=start.outputs["recipe"],
+    ).set_caching_options(False)  # fmt: skip
+    ending = decision.outputs["Output"]
+    with dsl.If(ending == "publish", name="passed"):
+        publish_model(config=start.outputs["publish"], model=merged.outputs["model"], verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"]).set_caching_options(False)
+    for name in STOPS:
+        with dsl.If(ending == name, name=name):
+            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)

@@ -1,0 +1,168 @@
+"""The laptop's engine: kfp.local behind one guard.
+
+kfp.local has traps (each reproduced with 2.17): a condition on a named output is skipped and the run succeeds; any fault
+while a condition is evaluated counts as false; ``print`` is patched for good; its cache key is the image's name. So the
+compiled pipeline is linted for what would be skipped, images are named by content, the run lives in a process of its own,
+its log is searched for swallowed faults, and a run that ends in none of the final tasks is a failure, never a success.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retain import images
+from retain.errors import EnvironmentFault, ExitCode, RetainError, UsageError
+
+SWALLOWED = ("Condition evaluation failed", "Could not resolve")
+CONDITION_ON = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
+CACHED = re.compile(r"Task '?([\w-]+)'? cache hit")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+STARTED = re.compile(r"Executing task '([^']+)'")
+FINISHED = re.compile(r"Task '[^']+' finished with status")
+EXECUTOR = "[KFP Executor"
+INDENT = "    "  # kfp.local prints a step's own lines this deep
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a local run ended: the exit code, what every task left, which tasks came from the cache."""
+
+    exit_code: int
+    message: str
+    endings: dict[str, int]
+    cached: list[str]
+    folder: Path
+
+
+def lint(spec: Mapping[str, Any]) -> None:
+    """Refuse what kfp.local would skip or mix up without a word."""
+    for where, task in _tasks(spec):
+        condition = task.get("triggerPolicy", {}).get("condition", "")
+        for name in CONDITION_ON.findall(condition):
+            source = task.get("inputs", {}).get("parameters", {}).get(name, {})
+            output = source.get("taskOutputParameter", {}).get("outputParameterKey", "Output")
+            if output != "Output":
+                raise UsageError(f"{where}: a branch on the named output '{output}' is skipped by the local runner", expected="a branch on the single return value (Output)", fix="return the value from the component")
+        if "parameterIterator" in task or "artifactIterator" in task:
+            raise UsageError(f"{where}: a loop body takes its parameters from the wrong place in the local runner", fix="put the body into a nested pipeline")
+
+
+def _tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    dags = [("root", spec["root"]), *spec.get("components", {}).items()]
+    for where, component in dags:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            yield f"{where}/{name}", task
+
+
+def with_content_images(spec: dict[str, Any]) -> dict[str, Any]:
+    """Name every image by the sources' content: the local cache then forgets a step whose code changed."""
+    for executor in spec["deploymentSpec"]["executors"].values():
+        container = executor["container"]
+        container["image"] = f"python-{container['image'].split(':')[0]}:{images.content_tag()}"
+    return spec
+
+
+def certain_tasks(spec: Mapping[str, Any]) -> set[str]:
+    """The tasks that run whatever the gate says: no condition above them."""
+    return {name for name, task in spec["root"]["dag"]["tasks"].items() if "triggerPolicy" not in task or "condition" not in task["triggerPolicy"]}
+
+
+def run(spec: dict[str, Any], arguments: Mapping[str, Any], folder: Path, *, finals: tuple[str, ...], cache: Path | None, show: Callable[[str], None]) -> Ran:
+    """Run a compiled pipeline in a child process; ``finals``: the tasks of which exactly one must have ended the run."""
+    lint(spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (folder / "endings").glob("*.json"):
+        old.unlink()
+    (folder / "pipeline.json").write_text(json.dumps(with_content_images(spec)), encoding="utf-8")
+    (folder / "arguments.json").write_text(json.dumps(dict(arguments), indent=1), encoding="utf-8")
+    code, log = _child(folder, cache, titles(spec), show)
+    return _judge(spec, folder, finals, code, log)
+
+
+class Screen:
+    """What a person sees of a local run: each step's title and its own lines, without the engine's dumps."""
+
+    def __init__(self, titles: Mapping[str, str]) -> None:
+        self.titles, self._in_dump, self._in_step = titles, False, False
+
+    def line(self, raw: str) -> str:
+        """The line to show, or an empty string."""
+        text = COLOUR.sub("", raw)
+        if FINISHED.search(text):
+            self._in_step = False
+        if started := STARTED.search(text):
+            self._in_step = True
+            return f"\n── {self.titles.get(started[1], started[1])}\n"
+        if cached := CACHED.search(text):
+            return f"\n── {self.titles.get(cached[1], cached[1])}  (unchanged: kept from an earlier run)\n"
+        if not self._in_step or not text.startswith(INDENT) or self._dumped(text.rstrip()):
+            return ""
+        text = text.removeprefix(INDENT)
+        return "" if not text.strip() or text.startswith(EXECUTOR) else text
+
+    def _dumped(self, text: str) -> bool:
+        """Every step's inputs are printed as one JSON object before its work."""
+        was = self._in_dump
+        self._in_dump = (was or text == INDENT + "{") and text != INDENT + "}"
+        return was or self._in_dump
+
+
+def titles(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Component task name → display name."""
+    return {task["componentRef"]["name"].removeprefix("comp-"): task["taskInfo"]["name"] for _, task in _tasks(spec)}
+
+
+def _child(folder: Path, cache: Path | None, titles: Mapping[str, str], show: Callable[[str], None]) -> tuple[int, str]:
+    command = [sys.executable, "-m", "retain_pipelines.local_child", str(folder), str(cache or "")]
+    environment = {**os.environ, "RETAIN_RUN_DIR": str(folder), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    lines: list[str] = []
+    screen = Screen(titles)
+    with (folder / "run.log").open("a", encoding="utf-8") as log, subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+    ) as child:  # fmt: skip
+        try:
+            for line in child.stdout or ():
+                log.write(line)
+                lines.append(line)
+                if text := screen.line(line):
+                    show(text)
+        except KeyboardInterrupt:
+            os.killpg(child.pid, signal.SIGTERM)
+            child.wait(timeout=60)
+            raise
+    return child.returncode, "".join(lines)
+
+
+def _judge(spec: Mapping[str, Any], folder: Path, finals: tuple[str, ...], code: int, log: str) -> Ran:
+    endings = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted((folder / "endings").glob("*.json"))}
+    cached = sorted(set(CACHED.findall(COLOUR.sub("", log))))
+    codes = {name: int(ending["exit_code"]) for name, ending in endings.items()}
+    ended = [name for name in finals if name in codes]
+    failed = next((e for e in endings.values() if e["exit_code"]), None)
+    if failed:
+        return Ran(int(failed["exit_code"]), failed["message"], codes, cached, folder)
+    swallowed = next((text for text in SWALLOWED if text in log), "")
+    missing = certain_tasks(spec) - set(cached) - _left_outputs(folder)
+    if code or swallowed or len(ended) != 1 or missing:
+        reason = swallowed or (f"no trace of {', '.join(sorted(missing))}" if missing else f"{len(ended)} final tasks, exit {code}")
+        raise EnvironmentFault("the local run was lost", where=str(folder / "run.log"), got=reason, expected=f"one of {', '.join(finals)}", fix="read the log, then start again with --resume")
+    return Ran(int(ExitCode.OK), "", codes, cached, folder)
+
+
+def _left_outputs(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.glob("artifacts/*/*/executor_output.json")}
+
+
+def raise_for(ran: Ran) -> None:
+    """Turn the ending of a run into the error with the same exit code."""
+    if ran.exit_code:
+        error = RetainError(ran.message)
+        error.exit_code = ExitCode(ran.exit_code)
+        raise error
