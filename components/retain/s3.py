@@ -1,0 +1,109 @@
+"""The one house of boto3: listings, downloads, uploads that cannot overwrite, and errors in plain words.
+
+Credentials come from where boto3 looks (environment, files, the pod's identity); the endpoint from ``AWS_ENDPOINT_URL``
+(or ``MLFLOW_S3_ENDPOINT_URL``). None of them is ever put into a message.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError
+
+ATTEMPTS = 6  # botocore's adaptive mode: 5xx, resets and throttling are tried again with growing pauses
+
+
+def split(uri: str) -> tuple[str, str]:
+    """``s3://bucket/a/b`` → ``("bucket", "a/b")``."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise ConfigError("this s3 address has no bucket", got=uri, expected="s3://bucket/path")
+    return bucket, key.strip("/")
+
+
+def client() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    settings = Config(
+        retries={"max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=10, read_timeout=60,
+        request_checksum_calculation="when_supported", response_checksum_validation="when_supported",
+    )  # fmt: skip
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    place = endpoint or os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None
+    return boto3.client("s3", endpoint_url=place, config=settings, region_name=region)
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """boto3's errors as ours: who is at fault, and what to do."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except NoCredentialsError:
+        raise EnvironmentFault(
+            "no S3 credentials on this machine", where=where,
+            fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use the platform's identity",
+        ) from None  # fmt: skip
+    except ClientError as error:
+        raise _named(error, where) from None
+    except (BotoCoreError, Boto3Error) as error:
+        raise EnvironmentFault("the S3 store did not answer as it should", where=where, got=error) from None
+
+
+def _named(error: Any, where: str) -> Exception:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return ConfigError("there is no such bucket", where=where, fix="create it, or correct the address")
+    if status == 404:
+        return ConfigError("there is no such object", where=where, fix="check the address")
+    if status in {401, 403}:
+        fix = "check the keys in the environment and the bucket's policy"
+        return EnvironmentFault("the S3 store refuses these credentials", where=where, got=f"{status} {code}", fix=fix)
+    return EnvironmentFault("the S3 store failed", where=where, got=f"{status} {code}", fix="try again later")
+
+
+@dataclass(frozen=True)
+class Object:
+    key: str
+    etag: str
+    size: int  # bytes
+
+
+def listing(uri: str) -> dict[str, Object]:
+    """Relative name → the object itself, or all objects under ``uri/``; a neighbour that shares only the beginning is not."""
+    bucket, key = split(uri)
+    s3 = client()
+    with explained(uri):
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        objects = [Object(e["Key"], e["ETag"], e["Size"]) for page in pages for e in page.get("Contents", [])]
+    under = f"{key}/" if key else ""
+    found = {o.key.removeprefix(under): o for o in objects if o.key.startswith(under) and not o.key.endswith("/")}
+    itself = {Path(key).name: o for o in objects if o.key == key}
+    return found or itself
+
+
+def download(uri: str, objects: dict[str, Object], folder: Path) -> None:
+    """What :func:`listing` found, into ``folder``; boto3 verifies the checksums the store has."""
+    bucket, _ = split(uri)
+    s3 = client()
+    with explained(uri):
+        for name, found in objects.items():
+            target = inside(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(bucket, found.key, str(target))
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder/name``; a name that climbs out of the folder is refused."""
+    target = (folder / name).resolve()
+    if not target.is_relative_to(folder.resolve()):
+        raise IntegrityError("a file name leaves its folder", got=name, where=str(folder))
+    return target
