@@ -1,0 +1,46 @@
+# One line of work each; `make setup` needs Python ≥ 3.11 and nothing else, everything below runs it first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE ?= quickstart
+LOCKS := images/locks
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_COMPILE_BYTECODE := 1
+export UV_LINK_MODE := copy
+export HF_HUB_OFFLINE ?= 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: help setup run test test-slow test-docker check bench compile locks clean
+help:      ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
+setup: $(VENV)/.ready ## a virtual environment with everything, from pinned versions
+run: setup ## fine-tune a real model on the shipped example and show the verdict (RECIPE=naive to see a gate close)
+	$(BIN)/retain run $(RECIPE)
+test: setup ## every test that needs no engine, no GPU and no outside data, in under 15 minutes
+	$(BIN)/pytest -m "not slow and not docker and not gpu"
+test-slow: setup ## the main job on real public data (../shared/data or RETAIN_DATA), tens of minutes
+	$(BIN)/pytest -m slow -s
+test-docker: setup ## the whole pipeline in containers
+	$(BIN)/pytest -m docker -s
+check: setup ## ruff, mypy and the rule of the faces
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/pipelines/test_faces.py
+bench: setup ## speed and memory beside a peer, in one run
+	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+compile: setup ## write the kept pipeline specs
+	$(BIN)/retain compile --out pipelines/compiled
+locks: $(BIN)/uv ## choose versions again
+	$(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-package torch -c $(LOCKS)/constraints.txt --extra dev pyproject.toml -o $(LOCKS)/dev.txt
+clean: ## remove what setup and runs made
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q uv
+# torch stands on a line of its own: a CPU build where one is offered, the registry's CUDA build elsewhere.
+$(VENV)/.ready: $(BIN)/uv pyproject.toml $(LOCKS)/dev.txt $(LOCKS)/constraints.txt $(LOCKS)/example.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -r $(LOCKS)/dev.txt -c $(LOCKS)/constraints.txt torch
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps -r $(LOCKS)/example.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps -e .
+	touch $@

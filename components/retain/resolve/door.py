@@ -1,0 +1,44 @@
+"""What the pipeline's face and the command line share: a filled form in, one settings dict per step out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retain.artifacts import read_json, write_json
+from retain.resolve.form import from_form
+from retain.resolve.recipe import Recipe
+from retain.resolve.work import Resolved, resolve
+from retain.steps import running, say
+
+
+def run(form: Mapping[str, Any], recipe: str) -> tuple[Any, ...]:
+    """The outputs of the first task, in the order its face names them."""
+    with running("resolve"):
+        resolved = resolve(from_form(form))
+        write_recipe(resolved, Path(recipe))
+        say(f"base      {resolved.base['uri']}  {resolved.base['digest'][:19]}")
+        for source in resolved.sources:
+            say(f"{source['part']:<9} {source['path']}  {source['digest'][:19]}  ({source['split']})")
+        say(f"recipe    {resolved.recipe.digest()[:19]}")
+    return outputs(resolved)
+
+
+def outputs(resolved: Resolved) -> tuple[Any, ...]:
+    """base, sources, checks, template, rehearse, mix, train, merge, score, gate, publish: JSON without a null."""
+    recipe = resolved.recipe.as_parameter()
+    data = recipe["data"]
+    rehearse = {**data["rehearse"], "wanted": data["replay"]["source"] == "generated"}
+    stages = [recipe[name] for name in ("train", "merge", "score", "gate", "publish")]
+    return (resolved.base, resolved.sources, data["checks"], data["template"], rehearse, data["replay"], *stages)
+
+
+def write_recipe(resolved: Resolved, path: Path) -> None:
+    """The resolved recipe with its digest, for the report, the card and the registry."""
+    value = {"schema": "retain.recipe/1", "digest": resolved.recipe.digest(), "recipe": resolved.recipe.as_parameter(), "base": resolved.base, "sources": resolved.sources}
+    write_json(path, value)
+
+
+def read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """(recipe, the whole file: digest, base and sources)."""
+    value = read_json(path, schema="retain.recipe/1")
+    return Recipe.model_validate(value["recipe"]), value
