@@ -1,0 +1,206 @@
+"""One candidate against one baseline at one look: conditions, reasons, and the table's rows."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from retain.errors import IntegrityError, PolicyError
+from retain.gate import rule
+from retain.gate.config import POINT, GatePolicy
+from retain.gate.pairs import Counted, Pairs, count
+from retain.gate.statistics import Array, quantile, restricted_variance, stack
+from retain.gate.verdict import Reason, Row
+
+FEWEST_CLUSTERS = 20
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What one comparison came to; ``passes`` and ``regressed`` are never both true."""
+
+    passes: bool
+    regressed: bool
+    reasons: tuple[Reason, ...]
+    benchmarks: tuple[Row, ...]
+    macro: Row
+    target: Row
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """The tasks by the part they play; counted: critical and supporting benchmarks that tell something."""
+
+    counted: list[Pairs]
+    advisory: list[Pairs]
+    uninformative: list[Pairs]
+    target: Pairs | None
+    saturated: frozenset[str]
+
+
+def lineup(tasks: Sequence[Pairs], policy: GatePolicy, target_rule: str, informative: Collection[str]) -> Lineup:
+    """Sort the tasks; PolicyError (2) where the policy names a benchmark or target that was not scored, or none is left."""
+    names = {t.name for t in tasks}
+    missing = [name for name in [*policy.benchmarks, *policy.weights] if name not in names]
+    if missing:
+        raise PolicyError("the policy names a benchmark that has no items", where="gate.benchmarks", got=", ".join(missing), expected=", ".join(sorted(names)), fix="add it to score.tasks or take it out of the policy")  # fmt: skip
+    found = next((t for t in tasks if t.name == policy.target.name), None)
+    if found is None and target_rule != "none":
+        raise PolicyError("the target was not scored", where="gate.target", got=f"tasks {', '.join(sorted(names))}", expected=policy.target.name, fix="give target rows to the score step, or set gate.target.rule: none")  # fmt: skip
+    general = [t for t in tasks if t.name != policy.target.name]
+    for task in general:
+        _check_range(task)
+    judged = [t for t in general if policy.rule_for(t.name).tier != "advisory"]
+    counted = [t for t in judged if t.name in informative]
+    if not counted:
+        raise PolicyError(
+            "no general benchmark tells anything: nothing can be decided", where="gate", got=f"{len(judged)} benchmarks, all of them near chance or advisory",
+            expected="at least one whose baseline is above chance", fix="score an easier benchmark, or one with more choices",
+        )  # fmt: skip
+    return Lineup(
+        counted, [t for t in general if t not in judged], [t for t in judged if t.name not in informative], found,
+        frozenset(t.name for t in general if 100 * t.base.mean() > policy.saturated_percent),
+    )  # fmt: skip
+
+
+def _check_range(task: Pairs) -> None:
+    lowest, highest = min(task.base.min(), task.tuned.min()), max(task.base.max(), task.tuned.max())
+    if lowest < 0 or highest > 1:
+        raise IntegrityError("a benchmark's score is out of range", where=f"task {task.name}", got=f"{lowest:g} to {highest:g}", expected="0 to 1, higher is better", fix="gate on another metric of the task, or use it as the target")  # fmt: skip
+
+
+def tells_something(task: Pairs, policy: GatePolicy) -> bool:
+    """Whether the baseline is far enough above chance to lose anything; looked at before deciding."""
+    return 100 * (float(task.base.mean()) - task.chance) >= policy.chance_margin_points
+
+
+def assess(line: Lineup, policy: GatePolicy, *, target_rule: str, z: float, waived: Collection[str], role: str) -> Assessment:  # fmt: skip
+    """The rule of gate.md: (a) macro, (b) single benchmarks, critical margins, (c) target."""
+    counts = [_count(t) for t in line.counted]
+    rules = [policy.rule_for(t.name) for t in line.counted]
+    s, weights = stack([c.summary for c in counts]), _weights(line.counted, policy)
+    margin, limits = policy.macro_margin_points * POINT, np.array([r.max_drop for r in rules]) * POINT
+    m = rule.macro(s, weights, margin, z, policy.fail_alpha)
+    fell, adjusted = rule.drops_fail(s, np.array([c.p_worse for c in counts]), limits, policy.fail_alpha)
+    critical = np.array([r.tier == "critical" for r in rules])
+    held, beyond = rule.own_margin(s, limits, z, policy.fail_alpha)
+    free = np.array([t.name not in waived for t in line.counted])
+    goal = _target(line.target, policy, target_rule, z)
+
+    reasons: list[Reason] = []
+    if m.upper >= margin:
+        needed = int(np.ceil(float(rule.items_factor(m, margin)) * s.n.mean()))
+        reasons.append(_reason("macro_margin", "", m.drop, margin, needed, role))
+    for k in np.flatnonzero(fell & free):
+        reasons.append(_reason("benchmark_drop", line.counted[k].name, s.drop[k], limits[k], 0, role))
+    for k in np.flatnonzero(critical & ~held & free):
+        needed = _critical_items(counts[k], limits[k], z)
+        reasons.append(_reason("critical_margin", line.counted[k].name, s.drop[k], limits[k], needed, role))
+    for task in line.uninformative:
+        if policy.rule_for(task.name).tier == "critical":
+            reasons.append(_reason("uninformative", task.name, task.base.mean() - task.chance, policy.chance_margin_points * POINT, 0, role))  # fmt: skip
+    if not goal["passes"]:
+        code = "target_worse" if goal["worse"] else "target_not_improved"
+        reasons.append(Reason(code, policy.target.name, goal["drop_points"], goal["limit_points"], 0, role))
+
+    regressed = bool((fell & free).any() or (critical & beyond & free).any() or goal["worse"])
+    regressed = bool(reasons) and (regressed or bool(rule.macro_fails(m, margin)))
+    if reasons and not regressed and (short := max(r.items_needed for r in reasons)):
+        reasons.append(Reason("too_few_items", "", float(s.n.min()), float(short), short, role))
+    rows = [_row(t, c, policy, {"status": "judged", "p_holm": _tidy(p)}, line) for t, c, p in zip(line.counted, counts, adjusted, strict=True)]  # fmt: skip
+    rows += [_row(t, _count(t), policy, {"status": "advisory", "p_holm": 1.0}, line) for t in line.advisory]
+    rows += [_row(t, _count(t), policy, {"status": "uninformative", "p_holm": 1.0}, line) for t in line.uninformative]
+    return Assessment(
+        not reasons, regressed, tuple(reasons), tuple(rows), _macro_row(m, margin, len(counts)), goal, _warnings(rows, policy)
+    )  # fmt: skip
+
+
+def equal(found: Assessment, role: str) -> Assessment:
+    """The same model on both sides: nothing to decide."""
+    return replace(found, passes=True, regressed=False, reasons=(Reason("equal_digests", role=role),))
+
+
+def _count(task: Pairs) -> Counted:
+    counted = count(task)
+    if counted.clusters < FEWEST_CLUSTERS and np.isfinite(counted.summary.df):
+        raise PolicyError(
+            "too few clusters to tell anything", where=f"task {task.name}", got=f"{counted.clusters} clusters in {len(task.base)} items",
+            expected=f"at least {FEWEST_CLUSTERS}", fix="score more items, or make the benchmark advisory by leaving it out of score.tasks",
+        )  # fmt: skip
+    return counted
+
+
+def _weights(tasks: Sequence[Pairs], policy: GatePolicy) -> Array:
+    if not policy.weights:
+        return np.full(len(tasks), 1 / len(tasks))
+    unweighted = [t.name for t in tasks if t.name not in policy.weights]
+    if unweighted:
+        raise PolicyError("these benchmarks count but have no weight", where="gate.weights", got=", ".join(unweighted), fix="give every counted benchmark a weight, or none")  # fmt: skip
+    chosen = np.array([policy.weights[t.name] for t in tasks])
+    return np.asarray(chosen / chosen.sum())
+
+
+def _target(task: Pairs | None, policy: GatePolicy, target_rule: str, z: float) -> Row:
+    limit = policy.target.max_drop if target_rule == "not_worse" else 0.0
+    if task is None:
+        return {"name": policy.target.name, "rule": target_rule, "passes": True, "worse": False}
+    c = _count(task)
+    met, worse = rule.target(c.summary, np.array(c.p_better), np.array(c.p_worse), target_rule, policy.target.max_drop * POINT, z, policy.fail_alpha)  # fmt: skip
+    low, high = _interval(c)
+    return {
+        "name": task.name, "rule": target_rule, "passes": bool(met), "worse": bool(worse), "n": len(task.base), "b": c.b, "c": c.c, "clusters": c.clusters,
+        "base": _tidy(task.base.mean()), "tuned": _tidy(task.tuned.mean()), "drop_points": _tidy(100 * c.summary.drop), "low": low, "high": high,
+        "limit_points": limit, "p_better": _tidy(c.p_better), "p_worse": _tidy(c.p_worse),
+    }  # fmt: skip
+
+
+def _interval(c: Counted) -> tuple[float, float]:
+    half = float(quantile(0.975, c.summary.df)) * float(np.sqrt(c.summary.variance))
+    return _tidy(100 * (c.summary.drop - half)), _tidy(100 * (c.summary.drop + half))
+
+
+def _critical_items(c: Counted, margin: float, z: float) -> int:
+    room = margin - max(float(c.summary.drop), 0.0)
+    if room <= 0:
+        return 0
+    spread = (z + rule.POWER_Z) ** 2 * float(restricted_variance(c.summary, margin)) * float(c.summary.n)
+    return int(np.ceil(spread / room**2))
+
+
+def _row(task: Pairs, c: Counted, policy: GatePolicy, more: Row, line: Lineup) -> Row:
+    low, high = _interval(c)
+    gold = 100 * (np.mean(task.p_base) - np.mean(task.p_tuned)) if task.p_base else 0.0
+    chosen = policy.rule_for(task.name)
+    return {
+        "name": task.name, "tier": chosen.tier, "max_drop": chosen.max_drop, "n": len(task.base), "clusters": c.clusters, "b": c.b, "c": c.c,
+        "base": _tidy(task.base.mean()), "tuned": _tidy(task.tuned.mean()), "chance": _tidy(task.chance), "drop_points": _tidy(100 * c.summary.drop),
+        "low": low, "high": high, "flip_rate": _tidy(c.summary.flips), "p_gold_drop_points": _tidy(gold), "saturated": task.name in line.saturated, **more,
+    }  # fmt: skip
+
+
+def _macro_row(m: rule.Macro, margin: float, benchmarks: int) -> Row:
+    points: dict[str, Any] = {
+        "drop_points": m.drop, "low": m.low, "high": m.high, "upper_points": m.upper, "lower_points": m.lower,
+        "detectable_points": m.detectable, "margin_points": margin,
+    }  # fmt: skip
+    return {"benchmarks": benchmarks, "passes": bool(m.upper < margin), **{k: _tidy(100 * v) for k, v in points.items()}}  # fmt: skip
+
+
+def _warnings(rows: Sequence[Row], policy: GatePolicy) -> tuple[str, ...]:
+    found = []
+    for row in rows:
+        if 100 * row["flip_rate"] > policy.warn_flips_percent:
+            found.append(f"{row['name']}: {100 * row['flip_rate']:.1f} % of the answers changed (limit {policy.warn_flips_percent:g} %)")  # fmt: skip
+        if row["p_gold_drop_points"] > policy.warn_p_gold_points:
+            found.append(f"{row['name']}: probability of the right choice fell by {row['p_gold_drop_points']:.2f} points (limit {policy.warn_p_gold_points:g})")  # fmt: skip
+    return tuple(found)
+
+
+def _reason(code: str, name: str, got: Any, limit: Any, needed: int, role: str) -> Reason:
+    return Reason(code, name, _tidy(100 * got), _tidy(100 * limit), needed, role)
+
+
+def _tidy(value: Any) -> float:
+    return round(float(value), 6)

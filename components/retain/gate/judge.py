@@ -1,0 +1,138 @@
+"""The decision: scores in, verdict out. Pure; the same in a pipeline, on the command line and from an evidence file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retain import digest
+from retain.gate.assess import Assessment, Lineup, assess, equal, lineup, tells_something
+from retain.gate.config import GatePolicy
+from retain.gate.looks import alpha_at, boundaries
+from retain.gate.pairs import Pairs, Scores, join
+from retain.gate.split import in_look, is_dev
+from retain.gate.verdict import Action, Reason, Row, Verdict, Word
+from retain.gate.waivers import Waiver
+
+REPAIRABLE = {"macro_margin", "benchmark_drop", "critical_margin"}
+
+
+@dataclass(frozen=True)
+class Against:
+    """One baseline: role base or champion, its digest, and the candidate's tasks paired with it."""
+
+    role: str
+    digest: str
+    tasks: tuple[Pairs, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that a verdict rests on; evidence.json holds exactly this and the policy. today: ISO, for waivers."""
+
+    candidate_digest: str
+    baselines: tuple[Against, ...]
+    attempt: int = 1
+    waivers: tuple[Waiver, ...] = ()
+    today: str = ""
+
+
+def judge(
+    baseline: Scores, candidate: Scores, policy: GatePolicy, *, champion: Scores | None = None, attempt: int = 1,
+    waivers: Sequence[Waiver] = (), today: str = "",
+) -> Verdict:  # fmt: skip
+    """Verdict on ``candidate`` against ``baseline`` (the original base) and, in a retraining, against ``champion`` too.
+
+    Scores are what artifacts.read_scores returns. IntegrityError (6) where they cannot be compared, PolicyError (2)
+    where nothing can be concluded; a closed gate is a verdict, not an error.
+    """
+    return judge_case(make_case(baseline, candidate, policy, champion=champion, attempt=attempt, waivers=waivers, today=today), policy)  # fmt: skip
+
+
+def make_case(
+    baseline: Scores, candidate: Scores, policy: GatePolicy, *, champion: Scores | None = None, attempt: int = 1,
+    waivers: Sequence[Waiver] = (), today: str = "",
+) -> Case:  # fmt: skip
+    """Join the scores; the baseline that the ordinary margins apply to comes first."""
+    sides = ([("champion", champion)] if champion is not None else []) + [("base", baseline)]
+    found = tuple(
+        Against(role, scores[1]["model_digest"], tuple(join(scores, candidate, same_family=policy.same_tokenizer)))
+        for role, scores in sides
+    )
+    return Case(candidate[1]["model_digest"], found, attempt, tuple(waivers), today)
+
+
+def judge_case(case: Case, policy: GatePolicy) -> Verdict:
+    """The looks in their order: the first that passes ends it, the last decides."""
+    alpha = alpha_at(min(case.attempt, policy.attempts), policy.alpha)
+    bounds = boundaries(alpha, policy.looks)
+    plans = [_plan(against, policy, retraining=len(case.baselines) > 1) for against in case.baselines]
+    look, found = 0, []
+    for look, z in enumerate(bounds, start=1):
+        found = [_compare(plan, case, policy, look, z) for plan in plans]
+        if all(f.passes for f in found):
+            break
+    return _verdict(case, policy, found, look=look, alpha=alpha, z=bounds[look - 1])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    against: Against
+    policy: GatePolicy
+    target_rule: str
+    decision: tuple[Pairs, ...]
+    informative: frozenset[str]
+
+
+def _plan(against: Against, policy: GatePolicy, *, retraining: bool) -> _Plan:
+    """Margins, target rule and items of one comparison; dev items are set apart only where a repair may use them."""
+    mine = policy.against_original() if retraining and against.role == "base" else policy
+    target_rule = policy.target.champion_rule if against.role == "champion" else policy.target.rule
+    dev, decision = list(against.tasks), list(against.tasks)
+    if policy.on_fail == "repair":
+        masks = [is_dev(policy.seed, t.name, t.cluster, policy.dev_share) for t in against.tasks]
+        dev = [t.take(mask) for t, mask in zip(against.tasks, masks, strict=True)]
+        decision = [t.take(~mask) for t, mask in zip(against.tasks, masks, strict=True)]
+    informative = frozenset(t.name for t in dev if len(t.base) and tells_something(t, policy))
+    return _Plan(against, mine, target_rule, tuple(decision), informative)
+
+
+def _compare(plan: _Plan, case: Case, policy: GatePolicy, look: int, z: float) -> Assessment:
+    tasks = [t.take(in_look(policy.seed, t.name, t.cluster, look, policy.looks)) for t in plan.decision]
+    line: Lineup = lineup(tasks, plan.policy, plan.target_rule, plan.informative)
+    waived = {w.benchmark for w in case.waivers if w.holds(case.candidate_digest, case.today)}
+    found = assess(line, plan.policy, target_rule=plan.target_rule, z=z, waived=waived, role=plan.against.role)
+    same = plan.against.digest == case.candidate_digest
+    return equal(found, plan.against.role) if same else found
+
+
+def _verdict(case: Case, policy: GatePolicy, found: Sequence[Assessment], *, look: int, alpha: float, z: float) -> Verdict:  # fmt: skip
+    reasons = tuple(r for f in found for r in f.reasons)
+    word: Word = "pass" if all(f.passes for f in found) else "inconclusive"
+    if any(f.regressed for f in found):
+        word = "regressed"
+    if case.attempt > policy.attempts:
+        word = "inconclusive" if word == "pass" else word
+        reasons += (Reason("budget_spent", got=float(case.attempt), limit=float(policy.attempts)),)
+    settings = policy.as_parameter()
+    first, last = found[0], found[-1]
+    return Verdict(
+        verdict=word, action=_action(word, reasons, case, policy), reasons=reasons, candidate_digest=case.candidate_digest,
+        baselines=tuple({"role": a.role, "digest": a.digest} for a in case.baselines), policy=settings, policy_digest=digest.of_json(settings),
+        attempt=case.attempt, alpha=alpha, z=round(z, 6), look=look, items_used_percent=round(100 * look / policy.looks, 1),
+        benchmarks=first.benchmarks, macro=first.macro, target=first.target,
+        cumulative={"benchmarks": list(last.benchmarks), "macro": last.macro, "target": last.target} if len(found) > 1 else {},
+        waivers=tuple(_waiver_row(w, case) for w in case.waivers), warnings=tuple(dict.fromkeys(w for f in found for w in f.warnings)),
+    )  # fmt: skip
+
+
+def _action(word: Word, reasons: Sequence[Reason], case: Case, policy: GatePolicy) -> Action:
+    """A repair weakens the tuning: it helps where too much was lost, never where too little was learned."""
+    if word == "pass":
+        return "wait" if policy.approval == "required" else "publish"
+    codes = {r.code for r in reasons} - {"too_few_items", "equal_digests"}
+    mendable = bool(codes) and codes <= REPAIRABLE and case.attempt < policy.attempts
+    return "repair" if policy.on_fail == "repair" and mendable else "stop"
+
+
+def _waiver_row(waiver: Waiver, case: Case) -> Row:
+    row = {name: getattr(waiver, name) for name in ("benchmark", "who", "why", "until", "signature")}
+    return {**row, "holds": waiver.holds(case.candidate_digest, case.today)}

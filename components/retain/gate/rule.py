@@ -1,0 +1,88 @@
+"""The decision rule on arrays: (a) macro, (b) single benchmarks, critical margins, (c) target. Pure; gate.md in code.
+
+The same functions decide a real run (shape (K,)) and 2000 simulated ones (shape (2000, K)).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from retain.gate.statistics import (
+    Array,
+    Summary,
+    holm,
+    null_variance,
+    pooled_df,
+    quantile,
+    restricted_variance,
+)
+
+Flags = NDArray[np.bool_]
+POWER_Z = 0.8416  # 80 % power
+
+
+@dataclass(frozen=True)
+class Macro:
+    """The macro average drop, as fractions: ``upper`` is what cannot be excluded, ``lower`` what is surely lost."""
+
+    drop: Array
+    upper: Array
+    lower: Array
+    detectable: Array
+    low: Array
+    high: Array
+
+
+def macro(s: Summary, weights: Array, margin: float, z: float, fail_alpha: float) -> Macro:
+    """(a): non-inferior where ``upper`` < margin; ``lower`` is the fail side's bound."""
+    drop = (weights * s.drop).sum(-1)
+    held, null, plain = (weights**2 * v for v in (restricted_variance(s, margin), null_variance(s), s.variance))
+    pass_q = quantile(stats.norm.cdf(z), pooled_df(held, s.df))
+    fail_q = quantile(1 - fail_alpha / 2, pooled_df(null, s.df))
+    error, spread = np.sqrt(held.sum(-1)), quantile(0.975, pooled_df(plain, s.df)) * np.sqrt(plain.sum(-1))
+    return Macro(
+        drop=drop, upper=drop + pass_q * error, lower=drop - fail_q * np.sqrt(null.sum(-1)),
+        detectable=(pass_q + POWER_Z) * error, low=drop - spread, high=drop + spread,
+    )  # fmt: skip
+
+
+def macro_fails(m: Macro, margin: float) -> Flags:
+    """Surely a loss, and one that matters."""
+    return (m.lower > 0) & (m.drop >= margin / 2)
+
+
+def drops_fail(s: Summary, p_worse: Array, floors: Array, fail_alpha: float) -> tuple[Flags, Array]:
+    """(b): per benchmark, whether it fell significantly by at least its floor; and Holm's adjusted p."""
+    adjusted = holm(p_worse)
+    return (adjusted <= fail_alpha / 2) & (s.drop >= floors - 1e-12), adjusted
+
+
+def own_margin(s: Summary, margins: Array, z: float, fail_alpha: float) -> tuple[Flags, Flags]:
+    """Critical benchmarks: (non-inferior at the own margin, surely beyond it)."""
+    error = np.sqrt(restricted_variance(s, margins))
+    passes = s.drop + quantile(stats.norm.cdf(z), s.df) * error < margins
+    beyond = s.drop - quantile(1 - fail_alpha / 2, s.df) * error > margins
+    return passes, beyond
+
+
+def target(
+    s: Summary, p_better: Array, p_worse: Array, rule: str, margin: float, z: float, fail_alpha: float
+) -> tuple[Flags, Flags]:
+    """(c): (condition met, significantly worse) for improved | not_worse | none."""
+    if rule == "none":
+        return np.ones_like(s.drop, dtype=bool), np.zeros_like(s.drop, dtype=bool)
+    worse = p_worse <= fail_alpha / 2
+    if rule == "improved":
+        return (p_better <= stats.norm.sf(z)) & (s.drop < 0), worse
+    error = np.sqrt(restricted_variance(s, margin))
+    met = s.drop + quantile(stats.norm.cdf(z), s.df) * error < margin
+    return met, worse & ~met
+
+
+def items_factor(m: Macro, margin: float) -> Array:
+    """By how much the items must grow until the macro condition decides, if the true drop is the one seen (80 % power)."""
+    towards_pass = margin - np.maximum(m.drop, 0)
+    room = np.where(m.drop < margin / 2, towards_pass, np.maximum(m.drop, 1e-9))
+    return np.maximum(1.0, (m.detectable / np.maximum(room, 1e-9)) ** 2)

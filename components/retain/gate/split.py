@@ -1,0 +1,36 @@
+"""Which items choose a repair and which decide, and in which order looks take them: a hash, never stored.
+
+Whole clusters move together, so that a passage seen while choosing never helps to decide.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retain.gate.statistics import Array
+
+
+def positions(seed: int, task: str, cluster: tuple[str, ...], purpose: str = "dev") -> Array:
+    """A place in [0, 1) for every item, the same for all items of a cluster; shape (n,)."""
+    place = {name: _unit(f"{purpose}:{seed}:{task}:{name}") for name in set(cluster)}
+    return np.array([place[name] for name in cluster])
+
+
+def _unit(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:7], "big") / 2**56
+
+
+def is_dev(seed: int, task: str, cluster: tuple[str, ...], share: float) -> NDArray[np.bool_]:
+    """True for the dev items (repair is chosen on them), false for the decision items; shape (n,)."""
+    return positions(seed, task, cluster) < share
+
+
+def in_look(seed: int, task: str, cluster: tuple[str, ...], look: int, looks: int) -> NDArray[np.bool_]:
+    """True for the items of the first ``look`` of ``looks`` equal fractions of the clusters; shape (n,)."""
+    if look == looks:
+        return np.ones(len(cluster), dtype=bool)
+    place = positions(seed, task, cluster, "look")
+    distinct = np.unique(place)
+    last = distinct[max(0, -(-len(distinct) * look // looks) - 1)]
+    return place <= last

@@ -1,0 +1,43 @@
+"""The verdict in ten lines of Markdown, for the pipeline's page and a terminal."""
+
+from retain.gate.verdict import Reason, Verdict
+
+HEAD = {
+    "pass": "PASS: may be published",
+    "regressed": "REGRESSED: the gate is closed",
+    "inconclusive": "INCONCLUSIVE: the gate is closed, the items do not suffice",
+}
+SENTENCE = {
+    "macro_margin": "the macro average may have dropped by {limit:g} points or more (seen: {got:.2f})",
+    "benchmark_drop": "{name} fell by {got:.2f} points, beyond chance (limit {limit:g})",
+    "critical_margin": "{name} is critical: a drop of {limit:g} points is not excluded (seen: {got:.2f})",
+    "target_not_improved": "the target {name} did not surely improve (drop {got:.2f} points)",
+    "target_worse": "the target {name} got worse by {got:.2f} points",
+    "too_few_items": "{got:.0f} items a benchmark; {needed} would decide",
+    "budget_spent": "attempt {got:.0f}, and the policy allows {limit:.0f} verdicts on these items",
+    "uninformative": "{name} is critical, but the baseline is only {got:.2f} points above chance there",
+    "equal_digests": "candidate and baseline are the same model",
+}
+
+
+def sentence(reason: Reason) -> str:
+    """A reason as a person says it."""
+    text = SENTENCE[reason.code].format(name=reason.benchmark, got=reason.got, limit=reason.limit, needed=reason.items_needed)  # fmt: skip
+    return f"{text} (against the original base)" if reason.role == "base" and reason.code != "budget_spent" else text
+
+
+def summary(verdict: Verdict) -> str:
+    """At most ten lines, whatever the number of benchmarks."""
+    macro, target = verdict.macro, verdict.target
+    lines = [f"**{HEAD[verdict.verdict]}** → {verdict.action}", ""]
+    reasons = [sentence(r) for r in verdict.reasons]
+    lines += [f"- {text}" for text in reasons[:3]] + ([f"- and {len(reasons) - 3} more"] if len(reasons) > 3 else [])
+    lines.append(
+        f"- Macro drop over {macro['benchmarks']} benchmarks: {macro['drop_points']:+.2f} points (95 %: {macro['low']:+.2f} to {macro['high']:+.2f}), "
+        f"margin {macro['margin_points']:g}; this gate could see a drop of {macro['detectable_points']:.2f} points"
+    )
+    if "n" in target:
+        lines.append(f"- Target {target['name']}: {100 * target['base']:.1f} → {100 * target['tuned']:.1f} ({target['n']} rows)")  # fmt: skip
+    lines.append(f"- Attempt {verdict.attempt}, alpha {verdict.alpha:g}, look {verdict.look}: {verdict.items_used_percent:g} % of the items used")  # fmt: skip
+    lines += [f"- Warning: {text}" for text in verdict.warnings[:1]]
+    return "\n".join(lines) + "\n"
