@@ -105,6 +105,7 @@ def write_rows(folder: Path, schema: str, rows: Iterable[Mapping[str, Any]], **i
     """Stream ``rows`` into ``folder`` (memory: one row group) and return what went into info.json: digest, rows, ``info``."""
     check_writable(folder)
     shape, sha, count = SCHEMAS[schema], digest.Rows(), 0
+    (folder / "info.json").unlink(missing_ok=True)  # an old one must not vouch for new rows
     for old in folder.glob("rows-*.parquet"):
         old.unlink()
     writer: pq.ParquetWriter | None = None

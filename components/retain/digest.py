@@ -88,9 +88,9 @@ def of_model(folder: Path) -> str:
 
 def of_tokenizer(folder: Path) -> str:
     """Digest of the vocabulary and template files of a model folder: what decides which tokens a text becomes."""
-    weights = (".safetensors", ".index.json")
-    skip = {"config.json", "generation_config.json"}
-    return of_manifest({k: v for k, v in model_manifest(folder).items() if not k.endswith(weights) and k not in skip})
+    weights, skip = (".safetensors", ".index.json"), {"config.json", "generation_config.json"}
+    files = (p for p in model_files(folder) if not p.name.endswith(weights) and p.name not in skip)
+    return of_manifest({p.relative_to(folder).as_posix(): of_file(p).removeprefix("sha256:") for p in files})
 
 
 def iter_jsonl(lines: Iterable[str]) -> Iterator[Any]:

@@ -1,0 +1,1 @@
+"""Step `template`: rows to tokens with the model's own chat template, masked, cached, and shown."""

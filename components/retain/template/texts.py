@@ -1,0 +1,67 @@
+"""The words of a row without template or marks: what decontamination and reports read. Kept as rendered/texts.parquet."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retain import digest
+
+SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string())])
+FILE = "texts.parquet"
+
+
+def text_of(payload: Mapping[str, Any]) -> str:
+    """All text of a row in reading order, one line a turn; roles, tool schemas and numbers of tokens are left out."""
+    return "\n".join(part for part in _parts(payload) if part)
+
+
+def _parts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _parts(part)
+    elif isinstance(value, Mapping):
+        for name in (
+            "messages",
+            "prompt",
+            "source",
+            "text",
+            "reasoning_content",
+            "content",
+            "completion",
+            "target",
+            "chosen",
+            "rejected",
+            "label",
+        ):
+            yield from _parts(value.get(name))
+        for call in value.get("tool_calls") or []:
+            yield json.dumps(call, ensure_ascii=False)
+
+
+class TextWriter:
+    """Writes texts.parquet batch by batch; ``close`` gives the file's digest."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._writer = pq.ParquetWriter(self._path, SCHEMA, compression="zstd")
+
+    def add(self, rows: list[dict[str, str]]) -> None:
+        self._writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    def close(self) -> str:
+        self._writer.close()
+        return digest.of_file(self._path)
+
+
+def read_texts(folder: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of every row of a rendered/ folder, in order; memory: one row group."""
+    with pq.ParquetFile(folder / FILE) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            yield from zip(table.column("id").to_pylist(), table.column("text").to_pylist(), strict=True)
