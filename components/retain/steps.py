@@ -1,6 +1,6 @@
 """What every step does around its work: say what it does, track it, and end with the right exit code.
 
-Identity comes by environment and changes no result: RETAIN_RUN_ID names the pipeline run in MLflow, RETAIN_RUN_DIR is
+Identity comes by environment and changes no result: RETAIN_RUN_ID names the pipeline run in MLflow (retain.tracking), RETAIN_RUN_DIR is
 where the laptop's wrapper reads how a step ended.
 """
 
@@ -65,13 +65,6 @@ def note_ending(step: str, code: int, message: str) -> None:
     """Leave for the wrapper how the step ended, where there is one."""
     if folder := os.environ.get("RETAIN_RUN_DIR"):
         write_json(Path(folder) / "endings" / f"{step}.json", {"step": step, "exit_code": code, "message": message})
-
-
-def home() -> Path:
-    """Where bases, caches and checkpoints are kept between runs: RETAIN_HOME (a volume on a cluster), else the user's cache."""
-    import platformdirs
-
-    return Path(os.environ.get("RETAIN_HOME") or platformdirs.user_cache_dir("retain"))
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -5,7 +5,8 @@ that is away for an hour costs nothing: work goes on, and the next stage (or :fu
 twice is harmless: MLflow keeps one point per (metric, step, time, value).
 
 Environment: ``MLFLOW_TRACKING_URI`` (default: a sqlite file in the home folder), ``MLFLOW_EXPERIMENT_NAME`` (default
-``retain``), ``RETAIN_RUN_ID`` (which pipeline run this process belongs to), ``RETAIN_HOME``.
+``retain``), ``RETAIN_RUN_ID`` (which pipeline run this process belongs to), ``RETAIN_HOME``, ``RETAIN_TRACKING=later``
+(only write the journal: on a laptop one process sends them all at the end of the run, and no step pays MLflow's import).
 """
 
 import json
@@ -135,6 +136,8 @@ class Stage:
 
     def send(self) -> bool:
         """Send what is kept; False (and one line on stderr) where the server is away."""
+        if os.environ.get("RETAIN_TRACKING") == "later":
+            return True
         try:
             self.journal.send(_deliver)
         except away_errors() as error:

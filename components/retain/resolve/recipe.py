@@ -70,7 +70,7 @@ def recipes() -> dict[str, Path]:
 
 def load(name: str, overrides: list[str] | None = None) -> Recipe:
     """A recipe by its shipped name or its path, with ``train.learning_rate=5e-5`` overrides laid over it."""
-    path = _find(name)
+    path = find(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -85,7 +85,7 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
     return parse(Recipe, _with_places(values, path.parent))
 
 
-def _find(name: str) -> Path:
+def find(name: str) -> Path:
     shipped = recipes()
     if name in shipped:
         return shipped[name]

@@ -9,7 +9,7 @@ from retain import digest, models, uris
 from retain.artifacts import check_writable
 from retain.errors import ConfigError, IntegrityError
 from retain.resolve.recipe import Recipe
-from retain.steps import home
+from retain.tracking import home
 from retain.validate.config import DatasetSpec
 
 

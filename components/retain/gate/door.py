@@ -1,0 +1,54 @@
+"""What the pipeline's face and the command line share: settings and score folders in, the name of the final task out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retain.artifacts import write_json
+from retain.config import parse
+from retain.errors import ExitCode, IntegrityError
+from retain.gate.config import GatePolicy
+from retain.gate.summary import summary
+from retain.gate.verdict import SCHEMA, Verdict
+from retain.gate.work import gate
+from retain.report.work import RunFolders, write_report
+from retain.steps import running, say
+from retain.stop.work import ending
+from retain.tracking import stage
+
+
+def run(config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, **folders: str) -> str:
+    """Decide, write verdict/ and the report, and name the final task: publish, or one of the stops.
+
+    ``folders``: what else the report shows, by the names of :class:`retain.report.work.RunFolders`.
+    """
+    with running("gate"), stage("gate") as tracked:
+        policy = parse(GatePolicy, config, where="gate")
+        try:
+            result = gate(policy, Path(base_scores), Path(candidate_scores), Path(verdict))
+        except IntegrityError as error:
+            return _integrity(error, Path(verdict), Path(report))
+        write_report(Path(verdict), Path(report), RunFolders.of(base_scores=base_scores, candidate_scores=candidate_scores, **folders))
+        say(summary(result))
+        tracked.metrics(_numbers(result))
+        tracked.tags({"verdict": result.verdict, "policy_digest": result.policy_digest})
+        tracked.artifact(Path(report))
+        return ending(result.exit_code)
+    raise AssertionError("unreachable: running() leaves on every error")
+
+
+def _numbers(result: Verdict) -> dict[str, float]:
+    drops = {f"drop_points/{row['name']}": row["drop_points"] for row in result.benchmarks}
+    return {"macro_drop_points": result.macro["drop_points"], **drops} if result.macro else drops
+
+
+def _integrity(error: IntegrityError, verdict: Path, report: Path) -> str:
+    """Scores that cannot be compared are a closed gate with a report, like any other."""
+    from retain.page import banner, esc, page
+
+    reason = {"code": "integrity", "benchmark": "", "got": str(error), "limit": 0.0, "items_needed": 0, "role": "base"}
+    value = {"schema": SCHEMA, "verdict": "integrity", "action": "stop", "exit_code": int(ExitCode.INTEGRITY), "reasons": [reason], "candidate_digest": "", "policy": {}}
+    write_json(verdict / "verdict.json", value)
+    report.write_text(page("Gate: integrity", banner("bad", "The scores cannot be compared") + f"<pre>{esc(error)}</pre>", summary="integrity"), encoding="utf-8")
+    say(str(error))
+    return ending(ExitCode.INTEGRITY)

@@ -1,0 +1,102 @@
+"""The command line: the same work as the pipeline's steps, the same verdicts, the same exit codes."""
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retain.errors import ExitCode, RetainError
+
+app = typer.Typer(
+    name="retain", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Fine-tune language models without letting them forget, and prove it.\n\nExit codes: 0 pass, 1 crash, 2 usage or configuration, 3 regressed, 4 inconclusive, 5 awaiting approval, 6 integrity, 7 data refused, 8 environment or service, 130 interrupted.",
+)  # fmt: skip
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting of the recipe, e.g. train.learning_rate=5e-5 (again for more).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")]
+
+
+def emit(value: Any, as_json: bool, text: str = "") -> None:
+    """The result: JSON for programs, text for people."""
+    sys.stdout.write((jsonlib.dumps(value, indent=1, ensure_ascii=False, default=str) if as_json else text or str(value)) + "\n")
+
+
+@app.command(epilog="Example: retain run quickstart --set train.num_train_epochs=1")
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe by its name (quickstart, naive) or the path of one.")] = "quickstart",
+    overrides: Set = None,
+    runs: Annotated[Path, typer.Option(help="Folder that takes the runs.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last run of this recipe; finished steps are not repeated.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from earlier runs.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the whole pipeline on this machine and end with the gate's exit code."""
+    from retain.resolve.recipe import load
+    from retain_pipelines import runs as local_runs
+    from retain_pipelines.summary import summary
+
+    stream = sys.stderr if json else sys.stdout
+
+    def show(line: str) -> None:
+        stream.write(line if line.endswith("\n") else line + "\n")
+        stream.flush()
+
+    outcome = local_runs.run(load(recipe, overrides), recipe, runs, resume=resume, fresh=fresh, show=show)
+    emit(outcome.as_json(), json, summary(outcome))
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command(epilog="Example: retain compile --out pipelines/compiled")
+def compile(out: Annotated[Path, typer.Option(help="Folder that takes the YAML files.")] = Path("pipelines/compiled"), json: Json = False) -> None:
+    """Write every pipeline as KFP v2 IR YAML."""
+    from retain_pipelines.compiling import compile_all
+
+    written = [str(path) for path in compile_all(out)]
+    emit(written, json, "\n".join(written))
+
+
+@app.command(epilog="Example: retain init quickstart > my-recipe.yaml")
+def init(recipe: Annotated[str, typer.Argument(help="The shipped recipe to start from.")] = "quickstart") -> None:
+    """Print a shipped recipe, to be changed into one of your own."""
+    from retain.resolve.recipe import find
+
+    sys.stdout.write(find(recipe).read_text(encoding="utf-8"))
+
+
+@app.command(epilog="Example: retain doctor --json")
+def doctor(json: Json = False) -> None:
+    """Say what is missing on this machine, and how to get it."""
+    from retain_pipelines.doctor import examine, report
+
+    findings = examine()
+    emit([finding.as_json() for finding in findings], json, report(findings))
+    raise typer.Exit(ExitCode.OK if all(finding.ok or finding.optional for finding in findings) else ExitCode.ENVIRONMENT)
+
+
+def main() -> None:
+    """The console script: expected faults end with one paragraph and their exit code, never with a traceback."""
+    from retain_pipelines import cli_steps
+
+    cli_steps.register(app)
+    try:
+        code = app(standalone_mode=False)
+    except RetainError as error:
+        sys.stderr.write(f"retain: {error}\n")
+        code = int(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("retain: interrupted; `retain run … --resume` goes on\n")
+        code = int(ExitCode.INTERRUPTED)
+    except (typer.Abort, EOFError):
+        code = int(ExitCode.INTERRUPTED)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own faults of usage have it
+            raise
+        sys.stderr.write(f"retain: {error.format_message()}\n")
+        code = int(ExitCode.USAGE)
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()
