@@ -1,0 +1,1 @@
+"""The step ``train``: a base and a mixture of rows become an adapter (or changed weights)."""

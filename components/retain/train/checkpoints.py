@@ -1,0 +1,147 @@
+"""Checkpoints without a pickle: safetensors and JSON, written aside, flushed to the disk, renamed.
+
+checkpoints/<first 16 hex of the key>/step-00000120/{state.safetensors, state.json}. The key is the digest of recipe,
+data and base: a checkpoint of another run is never found by chance, and refused when it is named. A folder of that
+name is whole: it got its name after its last byte was on the disk.
+"""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from retain import artifacts
+from retain.errors import EnvironmentFault, IntegrityError
+from retain.train.optimizer import MasterAdamW
+
+SCHEMA = "retain.checkpoint/1"
+
+
+def home(checkpoints: Path, key: str) -> Path:
+    """Where the checkpoints of one recipe on one data set lie."""
+    return checkpoints / key.removeprefix("sha256:")[:16]
+
+
+def latest(folder: Path) -> Path | None:
+    """The last whole checkpoint; half-written ones have another name."""
+    return max(folder.glob("step-????????"), default=None)
+
+
+def find(resume: str, folder: Path, key: str) -> Path | None:
+    """The checkpoint to go on from; one of another recipe, data set or base is refused."""
+    if resume == "never":
+        return None
+    found = latest(folder) if resume == "auto" else Path(resume)
+    if found is not None:
+        got = artifacts.read_json(found / "state.json", schema=SCHEMA)["key"]
+        if got != key:
+            raise IntegrityError(
+                "this checkpoint belongs to another recipe, data set or base", where=str(found), got=got, expected=key,
+                fix="use the recipe it was made with, or train.resume: never",
+            )  # fmt: skip
+    return found
+
+
+def save(folder: Path, step: int, key: str, optimizer: MasterAdamW, extra: dict[str, torch.Tensor], state: dict[str, Any], keep: int, also: Callable[[Path], None]) -> Path:  # fmt: skip
+    """Write ``step``'s checkpoint and delete all but the last ``keep``.
+
+    ``extra``: tensors beside the optimizer's; ``state``: JSON; ``also`` puts further files into the folder.
+    """
+    target = folder / f"step-{step:08d}"
+    partial = folder / f".{target.name}.{os.getpid()}.partial"
+    try:
+        clear(folder)
+        partial.mkdir(parents=True)
+        save_file(_tensors(optimizer) | extra, partial / "state.safetensors")
+        also(partial)
+        for file in partial.iterdir():
+            flush(file)
+        artifacts.write_json(
+            partial / "state.json", {**state, "schema": SCHEMA, "key": key, "step": step, "random": _random_state()}
+        )
+        if target.exists():
+            shutil.rmtree(target)
+        partial.replace(target)
+        flush(folder)
+    except OSError as error:
+        raise EnvironmentFault(
+            "a checkpoint could not be written", where=str(target), got=error.strerror or str(error),
+            fix="free some space and run again: the training goes on from the last whole checkpoint",
+        ) from error  # fmt: skip
+    for old in sorted(folder.glob("step-????????"))[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def clear(folder: Path) -> None:
+    """Remove what a killed writer left behind."""
+    for stale in folder.glob(".step-*.partial"):
+        shutil.rmtree(stale)
+
+
+def flush(path: Path) -> None:
+    """fsync of a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load(checkpoint: Path, optimizer: MasterAdamW) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Put a checkpoint into ``optimizer`` (and through it into the model) and set the random states; (extra tensors, state)."""
+    tensors = load_file(checkpoint / "state.safetensors")
+    state = artifacts.read_json(checkpoint / "state.json", schema=SCHEMA)
+    optimizer.put([tensors.pop(f"master.{i}") for i in range(len(optimizer.masters))])
+    for i, master in enumerate(optimizer.masters):
+        names = [name for name in tensors if name.startswith(f"adam.{i}.")]
+        if names:
+            optimizer.state[master] = {n.rsplit(".", 1)[1]: tensors.pop(n).to(master.device) for n in names}
+    return tensors, state
+
+
+def stopped(checkpoint: Path) -> str:
+    """Why the run of this checkpoint had stopped early, or ""."""
+    return str(artifacts.read_json(checkpoint / "state.json", schema=SCHEMA)["history"]["stop"])
+
+
+def _tensors(optimizer: MasterAdamW) -> dict[str, torch.Tensor]:
+    result = {}
+    for i, master in enumerate(optimizer.masters):
+        result[f"master.{i}"] = master.detach().clone()
+        for name, value in optimizer.state[master].items():
+            result[f"adam.{i}.{name}"] = value.clone()
+    return result
+
+
+def _random_state() -> dict[str, Any]:
+    """States of the generators that dropout and libraries draw from."""
+    version, numbers, gauss = random.getstate()
+    state = {"python": [version, list(numbers), gauss], "torch": torch.get_rng_state().numpy().tobytes().hex()}
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    state["numpy"] = [name, [int(key) for key in keys], position, has_gauss, cached]
+    if torch.cuda.is_available():
+        state["cuda"] = [s.numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()]
+    return json.loads(json.dumps(state))
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """The opposite of what `save` noted under ``random``."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(_bytes(state["torch"]))
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state_all([_bytes(s) for s in state["cuda"]])
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

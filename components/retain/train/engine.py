@@ -1,0 +1,226 @@
+"""transformers' Trainer with our batches, loss, optimizer and checkpoints: the loop itself is theirs."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+
+from retain.errors import Interrupted
+from retain.train import checkpoints
+from retain.train.batches import Micro, Row, Steps, as_batches, to_device, total_weight
+from retain.train.config import TrainConfig, rate
+from retain.train.loss import Head
+from retain.train.optimizer import MasterAdamW
+from retain.train.watch import Watch, history_from, history_json
+
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run is made of; ``every``: steps between (evaluations, checkpoints)."""
+
+    steps: Steps
+    target_validation: list[Row]
+    retention: list[Row]
+    every: tuple[int, int]
+    home: Path
+    key: str
+    log: Log
+
+
+class Engine(Trainer):
+    """One optimizer step = one item of ``plan.steps``; validation, checkpoints and stopping go through the callback."""
+
+    def __init__(self, config: TrainConfig, model: Any, plan: Plan, watch: Watch, device: str) -> None:
+        self.config, self.plan, self.watch = config, plan, watch
+        self.optimizer: Any
+        self.head = Head(model.get_base_model() if hasattr(model, "get_base_model") else model)
+        self.best: list[torch.Tensor] = []
+        self.interrupted = False
+        super().__init__(model=model, args=arguments(config, plan, device), train_dataset=plan.steps, callbacks=[_Rhythm(self)])  # fmt: skip
+        for name in ("PrinterCallback", "ProgressCallback", "DefaultFlowCallback"):
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        for callback in [c for c in self.callback_handler.callbacks if type(c).__name__ == name]:
+            self.remove_callback(callback)
+
+    # -- the step ------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Not prepared by accelerate: each process takes its own rows of a step (`Steps`)."""
+        return torch.utils.data.DataLoader(self.plan.steps, batch_size=1, collate_fn=_only)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None:
+            trainable = [p for p in self.model.parameters() if p.requires_grad]
+            self.optimizer = MasterAdamW(trainable, lr=rate(self.config), weight_decay=self.config.weight_decay)
+        return self.optimizer
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of every micro-batch of one step → its mean loss over supervised tokens, nats."""
+        model.train()
+        micros, total = inputs["micros"], inputs["total_weight"]
+        loss = torch.zeros((), device=self.args.device)
+        for i, micro in enumerate(micros):
+            last = i == len(micros) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                part = self.head.loss(model, to_device(micro, self.args.device)) * (self.args.world_size / total)
+                self.accelerator.backward(part)
+            loss += part.detach()
+        self.tokens = sum(micro["tokens"] for micro in micros) * self.args.world_size
+        return loss
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Called by the loop after every step, and once at the end with a summary (without a gradient norm)."""
+        if "grad_norm" in logs:
+            step = self.state.global_step
+            metrics = self.watch.step(step, logs["loss"], logs["grad_norm"], self.tokens)
+            self.plan.log(metrics | {"learning_rate": logs["learning_rate"], "grad_norm": logs["grad_norm"]}, step)
+
+    # -- validation ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Loss on target rows and on general rows, nats per supervised token; NaN where there are no such rows."""
+        self.model.eval()
+        target, retention = (self.mean_loss(rows) for rows in (self.plan.target_validation, self.plan.retention))
+        if self.watch.evaluated(self.state.global_step, target, retention) and self.config.early_stopping.keep_best:
+            self.best = [weight.detach().clone() for weight in self.final_weights()]
+        named = {"target_validation_nats": target, "retention_nats": retention}
+        self.plan.log({name: value for name, value in named.items() if value == value}, self.state.global_step)
+        if self.watch.history.stop:
+            self.control.should_training_stop = self.control.should_save = True
+        self.watch.pause()
+        return named
+
+    def mean_loss(self, rows: list[Row]) -> float:
+        if not rows:
+            return float("nan")
+        steps = self.plan.steps
+        batches = as_batches(rows, micro_tokens=steps.micro_tokens, padded=steps.padded, pad=steps.pad)
+        total = sum(float(self.head.loss(self.model, to_device(micro, self.args.device))) for micro in batches)
+        return total / total_weight(rows)
+
+    def final_weights(self) -> list[torch.Tensor]:
+        """What a run ends with: fp32 masters of an adapter, or a model's own weights in its own precision."""
+        optimizer = self.masters()
+        return optimizer.masters if hasattr(self.model, "peft_config") else [p.data for p in optimizer.sources]
+
+    def masters(self) -> MasterAdamW:
+        """Our optimizer, also where accelerate has wrapped it."""
+        found: MasterAdamW = getattr(self.optimizer, "optimizer", self.optimizer)
+        return found
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not self.args.should_save:
+            return
+        extra = {f"best.{i}": weight for i, weight in enumerate(self.best)}
+        schedule = {k: v for k, v in self.lr_scheduler.state_dict().items() if k != "lr_lambdas"}
+        state = {"history": history_json(self.watch.history), "schedule": schedule}
+        checkpoints.save(
+            self.plan.home, self.state.global_step, self.plan.key, self.masters(), extra, state,
+            self.config.keep_checkpoints, lambda folder: self.state.save_to_json(str(folder / "trainer_state.json")),
+        )  # fmt: skip
+        self.watch.pause()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The weights come with the optimizer's masters."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        extra, state = checkpoints.load(Path(checkpoint), self.masters())
+        self.best = [extra[f"best.{i}"] for i in range(len(extra))]
+        self.watch.history.__dict__.update(vars(history_from(state["history"])))
+        self.lr_scheduler.load_state_dict(state["schedule"] | {"lr_lambdas": [None] * len(self.lr_scheduler.base_lrs)})
+        for group, value in zip(self.masters().param_groups, state["schedule"]["_last_lr"], strict=True):
+            group["lr"] = value
+        self.random_state = state["random"]
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take up a run that had already stopped early, without a further step."""
+        self.create_optimizer_and_scheduler(len(self.plan.steps))
+        self._load_optimizer_and_scheduler(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.restore_random(self.random_state)
+        self.watch.pause()
+
+
+class _Rhythm(TrainerCallback):
+    """When to log (always), evaluate, save and stop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 0:
+            self.engine.evaluate()
+        self.engine.watch.pause()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        engine, (evaluate, save) = self.engine, self.engine.plan.every
+        last = state.global_step == state.max_steps
+        control.should_log = True
+        control.should_evaluate = last or state.global_step % evaluate == 0
+        control.should_save = engine.interrupted or state.global_step % save == 0
+        control.should_training_stop = control.should_training_stop or engine.interrupted or last
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The one epoch of the loop is the whole run, and its last step has already been evaluated and saved."""
+        control.should_log = control.should_evaluate = control.should_save = False
+
+
+def arguments(config: TrainConfig, plan: Plan, device: str) -> TrainingArguments:
+    """transformers' settings for our loop: the library neither saves, logs, evaluates nor reports by itself."""
+    steps = len(plan.steps)
+    return TrainingArguments(
+        output_dir=str(plan.home), max_steps=steps, per_device_train_batch_size=1, learning_rate=rate(config),
+        lr_scheduler_type=config.lr_scheduler_type, warmup_steps=round(config.warmup_ratio * steps), max_grad_norm=config.max_grad_norm,
+        seed=config.seed, save_strategy="no", eval_strategy="no", logging_strategy="no",
+        logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
+        use_cpu=device == "cpu", bf16=False, **_checkpointing(config),
+    )  # fmt: skip
+
+
+def _checkpointing(config: TrainConfig) -> dict[str, bool]:
+    """The option was renamed within transformers 5; left out where it is off."""
+    names = TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: True} if config.gradient_checkpointing else {}
+
+
+def run(engine: Engine, checkpoint: Path | None) -> None:
+    """Train to the end, to an early stop, or to a signal (then: a checkpoint, and Interrupted)."""
+    if checkpoint is not None and checkpoints.stopped(checkpoint):
+        engine.restore(checkpoint)
+    else:
+        with engine.watch.progress:
+            engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if engine.interrupted:
+        raise Interrupted(
+            f"the training was interrupted at step {engine.state.global_step} of {engine.state.max_steps}",
+            where=str(engine.plan.home),
+            fix="run the same command again: it goes on from the checkpoint",
+        )
+    if engine.best and engine.watch.history.best_step != engine.state.global_step:
+        with torch.no_grad():
+            for weight, best in zip(engine.final_weights(), engine.best, strict=True):
+                weight.copy_(best)
+
+
+def _only(items: list[Micro]) -> Micro:
+    return items[0]
