@@ -36,6 +36,7 @@ def to_form(recipe: Recipe) -> dict[str, Any]:
     tasks = nested["score"]["tasks"]
     flat = settings.flatten(nested)
     form: dict[str, Any] = {name: flat.pop(path) for name, path in HEADLINES.items() if path in flat}
+    form["train_learning_rate"] = 0.0 if form["train_learning_rate"] == "auto" else form["train_learning_rate"]
     form["score_benchmarks"] = ", ".join(task["name"] for task in tasks)
     for i in range(len(tasks)):
         flat.pop(f"score.tasks.{i}.name")
@@ -61,6 +62,8 @@ def from_form(form: Mapping[str, Any]) -> Recipe:
     for name, path in HEADLINES.items():
         if name in form and name != "score_benchmarks":
             settings.put(nested, path, form[name])
+    if form.get("train_learning_rate") == 0:  # a number field cannot say "auto"
+        settings.put(nested, "train.learning_rate", "auto")
     return parse(Recipe, _with_benchmarks(nested, form.get("score_benchmarks", "")))
 
 

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from retain.errors import ConfigError
+from retain.resolve.recipe import load
+
+
+def test_a_typo_names_the_nearest_key(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: {base_model: x}\ndata: {datasets: [{path: a.jsonl}]}\ntrain: {learning_rte: 1.0e-4, lora: {rank: 3}}\n")
+    with pytest.raises(ConfigError) as error:
+        load(str(path))
+    assert "train.learning_rte: no such setting; did you mean 'learning_rate'?" in str(error.value)
+    assert "train.lora.rank: no such setting" in str(error.value)
+
+
+def test_overrides_take_what_yaml_calls_text() -> None:
+    assert load("quickstart", ["train.learning_rate=5e-5"]).train.learning_rate == 5e-5
+    assert load("quickstart", ["data.datasets.0.weight=2"]).data.datasets[0].weight == 2.0
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--set takes key=value"):
+        load("quickstart", ["train.seed"])
+
+
+def test_an_unknown_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
+        load("quikstart")
+
+
+def test_paths_are_meant_from_the_recipes_folder(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "r.yaml"
+    path.write_text("model: {base_model: ../base}\ndata: {datasets: [{path: rows.jsonl}, {path: 's3://bucket/rows.jsonl'}]}\n")
+    recipe = load(str(path))
+    assert recipe.model.base_model == str(tmp_path / "base")
+    assert [d.path for d in recipe.data.datasets] == [str(tmp_path / "deep" / "rows.jsonl"), "s3://bucket/rows.jsonl"]
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "empty"), ("a: [", "not YAML"), ("- 1\n", "empty")])
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(str(tmp_path / "r.yaml"))
+
+
+def test_the_digest_is_of_the_content() -> None:
+    assert load("quickstart").digest() == load("quickstart").digest() != load("quickstart", ["train.seed=1"]).digest()
