@@ -5,6 +5,7 @@ where the laptop's wrapper reads how a step ended.
 """
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -68,5 +69,6 @@ def note_ending(step: str, code: int, message: str) -> None:
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    """The numeric entries, rounded to four digits as the run pages show them."""
-    return {k: round(float(v), 4) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    """The finite numeric entries, rounded to four digits as the run pages show them."""
+    plain = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {k: round(v, 4) for k, v in plain.items() if math.isfinite(v)}
