@@ -36,6 +36,7 @@ class Counts:
     test: int = 0
     rewritten: int = 0
     long_rows: list[tuple[str, int]] = field(default_factory=list)  # (id, tokens)
+    source_weights: dict[str, float] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any]) -> None:
         place = (row["part"], row["split"])
@@ -144,6 +145,8 @@ class _Job:
     def _shortened(self, row: dict[str, Any], tokens: Tokens) -> Iterator[dict[str, Any]]:
         ids, labels = tokens.input_ids, tokens.labels
         self.counts.rewritten += tokens.rewritten
+        # A dataset's weight says how often its source is drawn (mix); only a turn's own weight scales the loss.
+        self.counts.source_weights[row["source"]] = row["weight"]
         if max(len(ids), len(labels)) > self.limit:
             self.counts.long_rows.append((row["id"], max(len(ids), len(labels))))
             if self.config.long_rows == "drop":
@@ -152,7 +155,7 @@ class _Job:
         supervised = len(labels) - labels.count(IGNORED_LABEL)
         done = {
             "id": row["id"], "source": row["source"], "part": row["part"], "split": row["split"],
-            "weight": row["weight"] * tokens.weight, "input_ids": ids, "labels": labels, "n_supervised": supervised,
+            "weight": tokens.weight, "input_ids": ids, "labels": labels, "n_supervised": supervised,
         }  # fmt: skip
         self.counts.add(done)
         self.sampler.offer(done)
