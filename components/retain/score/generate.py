@@ -1,0 +1,107 @@
+"""Greedy (or asked-for) generation in batches, with stop texts cut as lm-eval cuts them."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from retain.errors import ConfigError, EnvironmentFault
+
+if TYPE_CHECKING:
+    from retain.score.lm import Engine
+
+DEFAULT_MAX_TOKENS = 256
+# A row of a generation holds its keys and values to the end: fewer tokens at once than in scoring.
+ROWS_AT_MOST = 64
+
+
+@dataclass(frozen=True)
+class Generated:
+    text: str
+    tokens: int
+    truncated: bool
+
+
+class StopText(StoppingCriteria):
+    """True for each row whose new text holds one of the stop texts; looks at as many tokens as the longest can span."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], start: int) -> None:
+        self.tokenizer, self.stops, self.start = tokenizer, [stop for stop in stops if stop], start
+        spans = [len(tokenizer.encode(stop, add_special_tokens=False)) for stop in self.stops]
+        self.look = max(spans, default=0) + 2
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        texts = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.look :])
+        found = [any(stop in text for stop in self.stops) for text in texts]
+        return torch.tensor(found, device=input_ids.device, dtype=torch.bool)  # type: ignore[return-value]
+
+
+def until(engine: "Engine", prompts: Sequence[Sequence[int]], settings: Sequence[dict[str, Any]], done: Callable[[int], None]) -> list[Generated]:  # fmt: skip
+    """The answer to each tokenised prompt under lm-eval's generation settings (until, max_gen_toks, do_sample, …)."""
+    answers: list[Generated | None] = [None] * len(prompts)
+    for members in _alike(settings).values():
+        members.sort(key=lambda i: (-len(prompts[i]), list(prompts[i])))
+        start = 0
+        while start < len(members):
+            batch = members[start : start + _rows(engine, prompts[members[start]], settings[members[start]])]
+            try:
+                found = _generate(engine, [list(prompts[i]) for i in batch], settings[batch[0]])
+            except torch.OutOfMemoryError as error:
+                _shrink(engine, batch, error)
+                continue
+            for i, answer in zip(batch, found, strict=True):
+                answers[i] = answer
+            done(len(batch))
+            start += len(batch)
+    return [answer for answer in answers if answer is not None]
+
+
+def _alike(settings: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, setting in enumerate(settings):
+        groups[json.dumps(setting, sort_keys=True, default=str)].append(i)
+    return groups
+
+
+def _rows(engine: "Engine", longest: Sequence[int], setting: dict[str, Any]) -> int:
+    room = normalize_gen_kwargs(setting, DEFAULT_MAX_TOKENS)["max_gen_toks"]
+    return max(1, min(ROWS_AT_MOST, 4 * engine.scorer.budget // (len(longest) + room)))
+
+
+def _shrink(engine: "Engine", batch: list[int], error: BaseException) -> None:
+    if len(batch) == 1:
+        raise EnvironmentFault("not enough memory to generate one answer", got=str(error).splitlines()[0]) from error
+    engine.scorer.budget //= 2
+
+
+@torch.inference_mode()
+def _generate(engine: "Engine", prompts: list[list[int]], setting: dict[str, Any]) -> list[Generated]:
+    kwargs = dict(normalize_gen_kwargs(setting, DEFAULT_MAX_TOKENS))
+    stops = handle_stop_sequences(kwargs.pop("until", None), eos=engine.tokenizer.decode(engine.eot_token_id))
+    room = int(kwargs.pop("max_gen_toks"))
+    longest = engine.max_length - room
+    if longest <= 0:
+        raise ConfigError("an answer may be longer than the model's context", got=f"max_gen_toks {room}", expected=f"less than {engine.max_length}")  # fmt: skip
+    ids, mask = _left_padded([prompt[-longest:] for prompt in prompts], engine.tokenizer.pad_token_id)
+    if not kwargs.get("do_sample"):
+        kwargs.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    out = engine.model.generate(
+        input_ids=ids.to(engine.device), attention_mask=mask.to(engine.device), max_new_tokens=room, pad_token_id=engine.tokenizer.pad_token_id,
+        stopping_criteria=StoppingCriteriaList([StopText(engine.tokenizer, stops, ids.shape[1])]), **kwargs,
+    )[:, ids.shape[1] :].tolist()  # fmt: skip
+    return [
+        Generated(postprocess_generated_text(engine.tokenizer.decode(tokens, skip_special_tokens=True), stops, None), len(tokens), len(prompt) > longest)
+        for tokens, prompt in zip(out, prompts, strict=True)
+    ]  # fmt: skip
+
+
+def _left_padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask

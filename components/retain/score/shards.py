@@ -1,0 +1,58 @@
+"""Finished tasks on disk, each under its full key: what survives a kill, and what a second scoring need not compute."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retain import digest
+from retain.artifacts import ITEM_SCHEMA, check_writable, read_json, write_json
+from retain.errors import IntegrityError
+
+log = logging.getLogger(__name__)
+SCHEMA = "retain.score-shard/1"
+
+
+class Shards:
+    """A folder of shards `<64 hex of the key>.{parquet,json}`; the json is written last and names the digest of the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        check_writable(folder)
+
+    def get(self, key: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+        """(records, meta) of a finished task, or None. A damaged shard is not used, and said so."""
+        meta_path, rows_path = self._paths(key)
+        if not meta_path.is_file():
+            return None
+        try:
+            meta = read_json(meta_path, schema=SCHEMA)
+            if not rows_path.is_file() or digest.of_file(rows_path) != meta["items_sha256"]:
+                raise IntegrityError("a kept score shard is damaged", where=str(rows_path))
+        except IntegrityError as error:
+            log.warning("%s; scored again", error)
+            return None
+        return pq.read_table(rows_path, schema=ITEM_SCHEMA).to_pylist(), meta["meta"]
+
+    def put(self, key: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> None:
+        meta_path, rows_path = self._paths(key)
+        partial = rows_path.with_name(f"{rows_path.name}.{os.getpid()}.partial")
+        with partial.open("wb") as stream:
+            pq.write_table(
+                pa.Table.from_pylist([dict(row) for row in rows], schema=ITEM_SCHEMA), stream, compression="zstd"
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(rows_path)
+        write_json(
+            meta_path,
+            {"schema": SCHEMA, "key": dict(key), "items_sha256": digest.of_file(rows_path), "meta": dict(meta)},
+        )
+
+    def _paths(self, key: Mapping[str, Any]) -> tuple[Path, Path]:
+        name = digest.of_json(dict(key)).removeprefix("sha256:")
+        return self.folder / f"{name}.json", self.folder / f"{name}.parquet"
