@@ -1,10 +1,13 @@
 """Settings of the step `score`."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from retain.config import StepConfig
+
+if TYPE_CHECKING:
+    from retain.chat import ChatOptions
 
 TARGET_TASK = "target"
 Metric = Literal[
@@ -16,13 +19,15 @@ Metric = Literal[
 class TaskSpec(StepConfig):
     """One benchmark: an lm-eval task, group or tag by its name, or a path of a task's YAML file."""
 
-    name: str = Field(description="lm-eval's name of the task, group or tag (verbatim), or the path of a YAML file", min_length=1)  # fmt: skip
-    num_fewshot: int | Literal["task"] = Field(
-        "task", description="solved examples shown before each item; `task` keeps the number the task itself states"
+    name: str = Field(
+        min_length=1, description="lm-eval's name of the task, group or tag (verbatim), or the path of a YAML file"
     )
-    limit: int = Field(0, description="how many items of each leaf task, from its first on; 0 takes all", ge=0)
-    seed: int = Field(1234, description="seed of the choice of few-shot examples (lm-eval's default)", ge=0)
-    metric: str = Field("", description="the metric a gate decides on; empty takes the first one the task lists")
+    num_fewshot: int | Literal["task"] = Field(
+        default="task", description="solved examples shown before each item; task keeps the number the task itself states"
+    )  # fmt: skip
+    limit: int = Field(default=0, ge=0, description="items of each leaf task, from its first on; 0 takes all")
+    seed: int = Field(default=1234, ge=0, description="seed of the choice of few-shot examples (lm-eval's default)")
+    metric: str = Field(default="", description="the metric a gate decides on; empty takes the first the task lists")
 
     @field_validator("num_fewshot")
     @classmethod
@@ -36,30 +41,58 @@ class TargetConfig(StepConfig):
     """The metric of the user's own test rows (split `test` of the dataset), recorded as the task `target`."""
 
     metric: Metric = Field(
-        "exact_match",
-        description="what is compared between answer and reference; token_loss scores the reference itself (mean log-likelihood a token, nats) and generates nothing; none leaves the rows out",
+        default="exact_match",
+        description="compares answer and reference; token_loss scores the reference itself (mean log-likelihood a token, "
+        "nats, higher is better) and generates nothing; none leaves the rows out",
     )
-    max_new_tokens: int = Field(128, description="tokens generated for an answer, at most", ge=1)
-    stop: list[str] = Field([], description="texts that end an answer (and are cut from it), beside the end-of-text token")  # fmt: skip
-    limit: int = Field(0, description="how many test rows, from the first on; 0 takes all", ge=0)
-    ignore_case: bool = Field(True, description="compare without regard to upper and lower case")
-    ignore_punctuation: bool = Field(False, description="compare without punctuation and English articles (SQuAD's rule)")  # fmt: skip
+    max_new_tokens: int = Field(default=128, ge=1, description="tokens generated for an answer, at most")
+    stop: list[str] = Field(default=[], description="texts that end an answer, and are cut from it")
+    limit: int = Field(default=0, ge=0, description="test rows, from the first on; 0 takes all")
+    ignore_case: bool = Field(default=True, description="compare without regard to upper and lower case")
+    ignore_punctuation: bool = Field(
+        default=False, description="compare without punctuation and English articles (SQuAD's rule)"
+    )
 
 
 class ScoreConfig(StepConfig):
-    """What is scored, and how. The numbers depend on every field but `include_path`."""
+    """What is scored, and how."""
 
-    tasks: list[TaskSpec] = Field([], description="general benchmarks")
+    tasks: list[TaskSpec] = Field(default=[], description="general benchmarks")
     include_path: list[str] = Field(
-        [], description="folders with task YAML files of your own; the suite that comes along is always on the path"
+        default=[], description="folders with task YAML files of your own; the suite `core` is always on the path"
     )
-    target: TargetConfig = Field(TargetConfig(), description="the metric of the dataset's test rows")  # type: ignore[call-arg]
-    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="precision of weights and arithmetic; auto is bf16 where the device computes it")  # fmt: skip
-    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU where there is one", pattern=r"^(auto|cpu|cuda(:\d+)?)$")  # fmt: skip
-    batch_tokens: int = Field(0, description="tokens in one batch, padding included; 0 takes the default of the device; halved when memory runs out", ge=0)  # fmt: skip
-    max_length: int = Field(0, description="context length in tokens; 0 takes the model's; longer items lose their left end and are counted", ge=0)  # fmt: skip
-    attention: Literal["auto", "plain"] = Field("auto", description="auto scores all choices of an item in one pass where a self-check shows the same numbers; plain scores each choice alone")  # fmt: skip
-    apply_chat_template: bool = Field(False, description="wrap benchmark prompts in the model's chat template (the target rows always are)")  # fmt: skip
-    fewshot_as_multiturn: bool = Field(True, description="with the chat template: few-shot examples as turns of a chat, not as one message")  # fmt: skip
-    system_text: str = Field("", description="system instruction put before every benchmark prompt")
-    run_code: bool = Field(False, description="allow benchmarks that run the model's answers as programs")
+    target: TargetConfig = Field(default=TargetConfig(), description="the metric of the dataset's test rows")
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        default="auto", description="precision of weights and arithmetic; auto is bf16 where the device computes it"
+    )
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N; auto takes a GPU where there is one"
+    )  # fmt: skip
+    batch_tokens: int = Field(
+        default=0, ge=0, description="tokens in a batch, padding included; 0 takes the device's default; halved when memory runs out"
+    )  # fmt: skip
+    max_length: int = Field(
+        default=0, ge=0, description="context in tokens; 0 takes the model's; longer items lose their left end and are counted"
+    )  # fmt: skip
+    attention: Literal["auto", "plain"] = Field(
+        default="auto",
+        description="auto scores an item's choices in one pass where a self-check gives the same numbers; plain scores each alone",
+    )
+    apply_chat_template: bool = Field(default=False, description="wrap benchmark prompts in the model's chat template")
+    fewshot_as_multiturn: bool = Field(
+        default=True, description="with the chat template: few-shot examples as turns of a chat, not as one message"
+    )
+    system_text: str = Field(default="", description="system instruction put before every benchmark prompt")
+    template_kwargs: dict[str, Any] = Field(
+        default={}, description="variables handed to the chat template; the same as the step `template` has"
+    )
+    prompt_completion: Literal["auto", "chat", "plain"] = Field(
+        default="auto", description="prompt-completion test rows as chats or as plain text; the same as the step `template` has"
+    )  # fmt: skip
+    run_code: bool = Field(default=False, description="allow benchmarks that run the model's answers as programs")
+
+    def chat_options(self) -> "ChatOptions":
+        """What decides the tokens of the test rows, as the step `template` has it."""
+        from retain.chat import ChatOptions
+
+        return ChatOptions(template_kwargs=self.template_kwargs, prompt_completion=self.prompt_completion)

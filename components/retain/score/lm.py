@@ -4,8 +4,7 @@ Texts become tokens by lm-eval's own rules (api/model.py `_encode_pair`, models/
 so that the same numbers come out; what is asked once is computed once (plan.py, forward.py).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -16,13 +15,6 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from retain.errors import ConfigError, DataRefused
 from retain.score import forward, generate, selfcheck
 from retain.score.plan import Request
-
-
-@dataclass
-class Counts:
-    """What a run of the engine met: items whose left end was cut off, by (task, document)."""
-
-    truncated: set[tuple[Any, Any]] = field(default_factory=set)
 
 
 class Engine(LM):
@@ -39,10 +31,12 @@ class Engine(LM):
 
     def __init__(
         self, model: Any, tokenizer: Any, *, max_length: int = 0, batch_tokens: int = 1024, attention: str = "auto",
-        done: Callable[[int], None] = lambda count: None,
+        template_kwargs: Mapping[str, Any] | None = None, done: Callable[[int], None] = lambda count: None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.tokenizer, self.done, self.counts = model, tokenizer, done, Counts()
+        self.model, self.tokenizer, self.done = model, tokenizer, done
+        self.template_kwargs = dict(template_kwargs or {})
+        self.truncated: set[Hashable] = set()  # what lost its left end, by (task, document)
         self._device = next(model.parameters()).device
         self.max_length = max_length or resolve_max_length(model.config, tokenizer)
         depth = selfcheck.deepest_tree(model.config)
@@ -56,7 +50,7 @@ class Engine(LM):
         return self._scored(asked, lambda i: f"task {requests[i].task_name}, document {requests[i].doc_id}")
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], **_: Any) -> list[float]:
-        parts = [self.windows([], self.tok_encode(request.args[0]), i) for i, request in enumerate(requests)]
+        parts = [self._windows(self.tok_encode(request.args[0]), i) for i, request in enumerate(requests)]
         windows, owner = [w for part in parts for w in part], [i for i, part in enumerate(parts) for _ in part]
         answers = self._scored(windows, lambda k: f"task {requests[owner[k]].task_name}, document {requests[owner[k]].doc_id}")  # fmt: skip
         totals = [0.0] * len(requests)
@@ -69,7 +63,7 @@ class Engine(LM):
         found = generate.until(self, prompts, [request.args[1] for request in requests], self.done)
         for request, answer in zip(requests, found, strict=True):
             if answer.truncated:
-                self.counts.truncated.add((request.task_name, request.doc_id))
+                self.truncated.add((request.task_name, request.doc_id))
         return [answer.text for answer in found]
 
     # ------------------------------------------------------------------ tokens
@@ -133,16 +127,14 @@ class Engine(LM):
                     got=f"{len(request.continuation)} tokens", expected=f"1 to {self.max_length}",
                 )  # fmt: skip
             if request.truncated(self.max_length):
-                self.counts.truncated.add(request.group)
+                self.truncated.add(request.group)
         self._check_once(requests)
         answers = self.scorer.score(requests, self.done)
         forward.check_finite(answers, name)
         return answers
 
-    def windows(self, prompt: Sequence[int], tokens: Sequence[int], owner: int) -> list[Request]:
-        """A text after a prompt as one request, or, without a prompt, as lm-eval's rolling windows."""
-        if prompt:
-            return [Request(tuple(prompt), tuple(tokens), (owner, 0))]
+    def _windows(self, tokens: Sequence[int], owner: int) -> list[Request]:
+        """A text as lm-eval's rolling windows: every token predicted once, with as much context as fits."""
         parts = map(
             make_disjoint_window, get_rolling_token_windows(list(tokens), self.prefix_token_id, self.max_length, 1)
         )
@@ -165,7 +157,7 @@ class Engine(LM):
                 fix="set score.apply_chat_template: false, or put a chat_template.jinja into the model folder",
             )  # fmt: skip
         return str(self.tokenizer.apply_chat_template(
-            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt,
+            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt, **self.template_kwargs,
         ))  # fmt: skip
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:

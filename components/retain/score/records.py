@@ -1,7 +1,7 @@
 """Per-item records (retain.artifacts.ITEM_SCHEMA) of a leaf task, from lm-eval's own results."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from retain.score.tasks import Leaf
 NAN = float("nan")
 
 
-def of_leaf(leaf: Leaf, truncated: Collection[tuple[Any, Any]]) -> Iterator[dict[str, Any]]:
+def of_leaf(leaf: Leaf, truncated: Collection[Hashable]) -> Iterator[dict[str, Any]]:
     """One record per item and metric. The first filter's metrics keep their names, others read `metric,filter`."""
     better = leaf.task.higher_is_better()
     filters: list[str] = []

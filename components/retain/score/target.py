@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retain import digest
-from retain.artifacts import read_rows
+from retain.artifacts import IGNORED_LABEL, read_rows
 from retain.errors import DataRefused
 from retain.score import metrics
-from retain.score.config import TARGET_TASK, ScoreConfig, TargetConfig
+from retain.score.config import TARGET_TASK, ScoreConfig
+from retain.score.plan import Request
 
 if TYPE_CHECKING:
     from retain.score.lm import Engine
 
 VERSION = "1"
+Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class TargetRow:
-    """A test row: its id, source, shape, payload as parsed JSON, and the digest of shape and payload."""
+    """A test row; `payload` is parsed JSON, `sha` the digest of shape and payload."""
 
     id: str
     source: str
@@ -29,11 +31,15 @@ class TargetRow:
     payload: Any
     sha: str
 
+    @property
+    def where(self) -> str:
+        return f"target row {self.id}"
 
-def read(dataset: Path, config: ScoreConfig) -> list[TargetRow]:
-    """The rows of split `test` and part `target`; none is an error, for a target metric without rows decides nothing."""
+
+def read(dataset: Path, limit: int = 0) -> list[TargetRow]:
+    """The first ``limit`` rows (0: all) of part `target` and split `test`. None at all is an error."""
     rows = (row for row in read_rows(dataset, "retain.dataset/1") if row["split"] == "test" and row["part"] == "target")
-    found = [_row(row) for row in islice(rows, config.target.limit or None)]
+    found = [_row(row) for row in islice(rows, limit or None)]
     if not found:
         raise DataRefused(
             "the dataset has no test rows for the target metric", where=str(dataset), got="0 rows with part target and split test",
@@ -47,57 +53,65 @@ def _row(row: dict[str, Any]) -> TargetRow:
     return TargetRow(row["id"], row["source"], row["shape"], json.loads(row["payload"]), sha)
 
 
-def score(
-    engine: "Engine", rows: Sequence[TargetRow], config: TargetConfig
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """(records of task `target`, aggregates that are not means: macro_f1 of labels)."""
+def score(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> tuple[Records, dict[str, float]]:
+    """(records of task `target`, aggregates that are no means: macro_f1 of labels)."""
+    if config.target.metric == "token_loss":
+        return _by_likelihood(engine, rows, config), {}
+    return _by_answer(engine, rows, config)
+
+
+def _by_answer(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> tuple[Records, dict[str, float]]:
     from retain import chat
-
-    asked = [chat.prompt_ids(engine.tokenizer, row.shape, row.payload) for row in rows]
-    if config.metric == "token_loss":
-        return _by_likelihood(engine, rows, asked), {}
-    return _by_answer(engine, rows, asked, config)
-
-
-def _by_answer(engine: "Engine", rows: Sequence[TargetRow], asked: Sequence[tuple[list[int], str]], config: TargetConfig) -> tuple[list[dict[str, Any]], dict[str, float]]:  # fmt: skip
     from retain.score import generate
 
-    settings = {"until": list(config.stop), "max_gen_toks": config.max_new_tokens, "do_sample": False}
-    found = generate.until(engine, [ids for ids, _ in asked], [settings] * len(asked), engine.done)
-    measure = metrics.scorer(config)
+    options, target = config.chat_options(), config.target
+    asked = [chat.prompt_ids(engine.tokenizer, row.shape, row.payload, options, where=row.where) for row in rows]
     golds = [gold for _, gold in asked]
+    settings = {"until": list(target.stop), "max_gen_toks": target.max_new_tokens, "do_sample": False}
+    found = generate.until(engine, [ids for ids, _ in asked], [settings] * len(asked), engine.done)
+    measure = metrics.scorer(target)
     records = [
-        _record(row, config.metric, measure(answer.text, gold), answer.text, gold, answer.truncated)
+        _record(row, target.metric, measure(answer.text, gold), answer.text, gold, answer.truncated)
         for row, gold, answer in zip(rows, golds, found, strict=True)
     ]
-    more = {"macro_f1": metrics.macro_f1([answer.text for answer in found], golds, config)}
-    return records, more if config.metric == "label_accuracy" else {}
+    more = {"macro_f1": metrics.macro_f1([answer.text for answer in found], golds, target)}
+    return records, more if target.metric == "label_accuracy" else {}
 
 
-def _by_likelihood(engine: "Engine", rows: Sequence[TargetRow], asked: Sequence[tuple[list[int], str]]) -> list[dict[str, Any]]:  # fmt: skip
-    """Mean log-likelihood of a reference's tokens in nats (at most 0, higher is better); long ones in windows."""
-    windows = [
-        engine.windows(ids, engine.tokenizer.encode(gold, add_special_tokens=False), k)
-        for k, (ids, gold) in enumerate(asked)
-    ]
-    answers = iter(
-        engine.score_tokens(
-            [w for each in windows for w in each], lambda i: f"target row {rows[_owner(windows, i)].id}"
-        )
-    )
+def _by_likelihood(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> Records:
+    """Mean log-likelihood in nats of a row's supervised tokens (those a training would learn): at most 0, higher is better."""
+    from retain.chat import Renderer
+
+    renderer = Renderer(engine.tokenizer, config.chat_options())
+    rendered = renderer.encode([renderer.draft(row.shape, row.payload, where=row.where) for row in rows])
+    parts = [spans(row.input_ids, row.labels, k, engine.max_length) for k, row in enumerate(rendered)]
+    owner = [k for k, part in enumerate(parts) for _ in part]
+    answers = engine.score_tokens([span for part in parts for span in part], lambda i: rows[owner[i]].where)
+    totals = [0.0] * len(rows)
+    for k, (value, _greedy) in zip(owner, answers, strict=True):
+        totals[k] += value
     records = []
-    for row, (_, gold), each in zip(rows, asked, windows, strict=True):
-        value = sum(next(answers)[0] for _ in each) / sum(len(w.continuation) for w in each)
-        records.append(_record(row, "token_loss", value, "", gold, any(w.truncated(engine.max_length) for w in each)))
+    for row, total, part in zip(rows, totals, parts, strict=True):
+        cut = any(span.truncated(engine.max_length) for span in part)
+        records.append(_record(row, "token_loss", total / sum(len(s.continuation) for s in part), "", "", cut))
     return records
 
 
-def _owner(windows: Sequence[Sequence[Any]], place: int) -> int:
-    for k, each in enumerate(windows):
-        if place < len(each):
-            return k
-        place -= len(each)
-    raise IndexError(place)
+def spans(tokens: Sequence[int], labels: Sequence[int], owner: int, max_length: int) -> list[Request]:
+    """Each run of supervised tokens after all that stands before it; a run longer than half the context in several."""
+    found, step = [], max(max_length // 2, 1)
+    start = 0
+    while start < len(labels):
+        if labels[start] == IGNORED_LABEL:
+            start += 1
+            continue
+        end = next((i for i in range(start, len(labels)) if labels[i] == IGNORED_LABEL), len(labels))
+        found += [
+            Request(tuple(tokens[:at]), tuple(tokens[at : min(end, at + step)]), owner)
+            for at in range(start, end, step)
+        ]
+        start = end
+    return found
 
 
 def _record(row: TargetRow, metric: str, value: float, answer: str, gold: str, truncated: bool) -> dict[str, Any]:

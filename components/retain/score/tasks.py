@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from retain.errors import ConfigError, EnvironmentFault
 from retain.score.config import ScoreConfig, TaskSpec
 
 CORE = Path(__file__).parent / "core"
+# Names in a task file's text: `task: arc_easy`, `group: mmlu`.
+NAMED = re.compile(r"^(?:task|group):\s*[\"']?([\w.-]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,31 @@ def _manager(config: ScoreConfig) -> Any:
     paths = [str(CORE), *config.include_path]
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=paths, include_defaults=False)
-    if all(spec.name in manager.all_tasks or Path(spec.name).is_file() for spec in config.tasks):
+    missing = [
+        spec.name for spec in config.tasks if spec.name not in manager.all_tasks and not Path(spec.name).is_file()
+    ]
+    if not missing:
         return manager
+    _refuse_unknown(missing, manager.all_tasks)
     return TaskManager(include_path=paths)
+
+
+def _refuse_unknown(names: list[str], known: list[str]) -> None:
+    """An error for a name that no task file of lm-eval mentions: found by a quick look at their text (1 s)."""
+    import lm_eval.tasks
+
+    texts = [path.read_text(encoding="utf-8") for path in Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")]
+    for name in names:
+        if not any(name in text for text in texts):
+            raise _unknown(name, known + [word for text in texts for word in NAMED.findall(text)])
+
+
+def _unknown(name: str, known: list[str]) -> ConfigError:
+    near = nearest(name, known)
+    return ConfigError(
+        "no such benchmark", where="score.tasks", got=name, expected=f"did you mean '{near}'?" if near else "a name lm-eval knows",
+        fix="give lm-eval's name of the task, or put its YAML file on score.include_path",
+    )  # fmt: skip
 
 
 def _leaves(manager: Any, spec: TaskSpec, config: ScoreConfig) -> list[Leaf]:
@@ -80,11 +105,7 @@ def _leaves(manager: Any, spec: TaskSpec, config: ScoreConfig) -> list[Leaf]:
 
 def _loaded(manager: Any, spec: TaskSpec) -> Any:
     if spec.name not in manager.all_tasks and not Path(spec.name).is_file():
-        near = nearest(spec.name, manager.all_tasks)
-        raise ConfigError(
-            "no such benchmark", where="score.tasks", got=spec.name, expected=f"did you mean '{near}'?" if near else "a name lm-eval knows",
-            fix="give lm-eval's name of the task, or put its YAML file on score.include_path",
-        )  # fmt: skip
+        raise _unknown(spec.name, manager.all_tasks)
     try:
         with quiet():
             return manager.load([spec.name])
@@ -151,7 +172,7 @@ def results(leaf: Leaf) -> Iterator[tuple[int, dict[str, Any], list[Any], str, d
 
 def answer(engine: Any, requests: list[Any]) -> None:
     """Put the engine's responses into the requests, kind by kind, repeats included (as lm-eval's evaluator does)."""
-    by_kind = defaultdict(list)
+    by_kind: dict[str, list[Any]] = defaultdict(list)
     for request in requests:
         by_kind[request.request_type] += [request] * request.repeats
     for kind, asked in by_kind.items():

@@ -102,7 +102,7 @@ class Run:
         if dataset is not None and self.config.target.metric != "none":
             from retain.score import target
 
-            jobs.append(self._target(target.read(dataset, self.config)))
+            jobs.append(self._target(target.read(dataset, self.config.target.limit)))
         if not jobs:
             raise ConfigError("there is nothing to score", where="score.tasks", fix="name at least one benchmark, or give a dataset with test rows")  # fmt: skip
         return jobs
@@ -117,7 +117,7 @@ class Run:
         model = models.load_model(self.model_dir, dtype=self.place.dtype, device=self.place.device)
         return Engine(
             model, models.load_tokenizer(self.model_dir), max_length=self.config.max_length, batch_tokens=self.place.budget,
-            attention=self.config.attention,
+            attention=self.config.attention, template_kwargs=self.config.template_kwargs,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ what is asked
@@ -148,17 +148,17 @@ class Run:
         n_docs = len({request.doc_id for request in requests})
         with self._shown(label, n_docs, len(requests)):
             tasks.answer(engine, requests)
-        return records.of_leaf(leaf, engine.counts.truncated)
+        return records.of_leaf(leaf, engine.truncated)
 
     def _target(self, rows: "Sequence[TargetRow]") -> Job:
         from retain.score import target
 
         config = self.config.target
-        key = {**self._key(), "task": TARGET_TASK, "version": target.VERSION, "items": digest.of_json([[r.id, r.sha] for r in rows]), "target": config.as_parameter()}  # fmt: skip
+        key = {**self._key(), "task": TARGET_TASK, "version": target.VERSION, "items": digest.of_json([[r.id, r.sha] for r in rows]), "target": config.as_parameter(), "prompt_completion": self.config.prompt_completion}  # fmt: skip
 
         def work() -> tuple[Records, dict[str, Any]]:
             with self._shown(TARGET_TASK, len(rows), len(rows)):
-                found, more = target.score(self.engine, rows, config)
+                found, more = target.score(self.engine, rows, self.config)
             return found, {**self._facts(), **more}
 
         facts = {"version": target.VERSION, "num_fewshot": 0, "fewshot_seed": 0, "metric": config.metric}
@@ -169,7 +169,7 @@ class Run:
         return {
             "model_digest": self.model_digest, "tokenizer_digest": self.tokenizer_digest, "dtype": self.place.dtype, "device": self.place.kind,
             "batch_budget": self.place.budget, "max_length": self.config.max_length, "attention": self.config.attention,
-            "engine": ENGINE, "engine_version": ENGINE_VERSION,
+            "template_kwargs": self.config.template_kwargs, "engine": ENGINE, "engine_version": ENGINE_VERSION,
         }  # fmt: skip
 
     def _facts(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class Run:
 
         engine = self.engine
         return {
-            "template_digest": chat.template_digest(engine.tokenizer, {}), "batch_budget": engine.scorer.budget,
+            "template_digest": chat.template_digest(engine.tokenizer, self.config.template_kwargs), "batch_budget": engine.scorer.budget,
             "attention": "tree" if engine.scorer.tree else "plain", "max_length": engine.max_length,
         }  # fmt: skip
 

@@ -1,0 +1,236 @@
+"""The step on a tiny model: records, metadata, cache, resume, faults."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retain import digest
+from retain.artifacts import ITEM_SCHEMA, read_scores
+from retain.errors import ConfigError, DataRefused, IntegrityError
+from retain.score.config import ScoreConfig, TargetConfig, TaskSpec
+from retain.score.work import score
+
+
+def config(folder: Path, *names: str, **changes: Any) -> ScoreConfig:
+    specs = [TaskSpec(name=name) for name in names or ("tiny_choice", "tiny_letters")]
+    settings = {
+        "tasks": specs,
+        "include_path": [str(folder)],
+        "dtype": "fp32",
+        "target": TargetConfig(metric="exact_match", max_new_tokens=4),
+    }
+    return ScoreConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_records_and_scores_json(tiny_llama: Path, tiny_tasks: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    result = score(config(tiny_tasks), tiny_llama, tmp_path / "scores", dataset=tiny_dataset, role="base")
+    table, meta = read_scores(tmp_path / "scores")
+    assert table.schema == ITEM_SCHEMA
+    rows = table.to_pylist()
+    assert {(r["task"], r["metric"]) for r in rows} == {
+        ("tiny_choice", "acc"), ("tiny_choice", "acc_norm"), ("tiny_letters", "acc"), ("target", "exact_match")
+    }  # fmt: skip
+    choice = [r for r in rows if r["task"] == "tiny_choice"]
+    assert len(choice) == 18
+    assert all(
+        r["chance"] == pytest.approx(1 / 3) and 0 < r["p_gold"] < 1 and r["task_version"] == "3.0" for r in choice
+    )
+    assert {r["cluster"] for r in choice} == {"frame-0", "frame-1", "frame-2"}
+    assert all(r["value"] == float(r["output"] == r["gold"]) for r in choice if r["metric"] == "acc")
+    target = [r for r in rows if r["task"] == "target"]
+    assert len(target) == 7
+    assert all(math.isnan(r["p_gold"]) and r["cluster"] == r["doc_hash"] for r in target)
+    for key in (
+        "model_digest",
+        "tokenizer_digest",
+        "template_digest",
+        "engine",
+        "engine_version",
+        "dtype",
+        "device",
+        "batch_budget",
+    ):
+        assert meta[key]
+    assert meta["model_digest"] == result.model_digest == digest.of_model(tiny_llama)
+    assert meta["tasks"]["tiny_choice"]["n"] == 9
+    assert meta["tasks"]["tiny_choice"]["metric"] == "acc"
+    assert meta["tasks"]["tiny_choice"]["mean"] == pytest.approx(
+        sum(r["value"] for r in choice if r["metric"] == "acc") / 9
+    )
+    assert not (tmp_path / "scores" / ".shards").exists()
+
+
+def test_same_scores_are_the_same_bytes(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        score(config(tiny_tasks), tiny_llama, tmp_path / name)
+    assert (tmp_path / "a" / "items.parquet").read_bytes() == (tmp_path / "b" / "items.parquet").read_bytes()
+
+
+def test_a_group_is_one_benchmark_with_strata(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    score(config(tiny_tasks, "tiny_group"), tiny_llama, tmp_path / "scores")
+    rows = [r for r in read_scores(tmp_path / "scores")[0].to_pylist() if r["metric"] == "acc"]
+    assert {r["task"] for r in rows} == {"tiny_group"}
+    assert {r["stratum"] for r in rows} == {"tiny_choice", "tiny_letters"}
+    assert len({r["doc_id"] for r in rows}) == 18
+
+
+@pytest.mark.parametrize("metric", ["f1", "rougeL", "bleu", "chrf", "numeric_match", "label_accuracy", "json_valid"])
+def test_target_metrics(metric: Any, tiny_llama: Path, tiny_tasks: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    settings = config(tiny_tasks, tasks=[], target=TargetConfig(metric=metric, max_new_tokens=3, limit=2))
+    result = score(settings, tiny_llama, tmp_path / "scores", dataset=tiny_dataset)
+    assert result.tasks["target"]["metric"] == metric
+    assert result.tasks["target"]["n"] == 2
+    assert ("macro_f1" in result.tasks["target"]) == (metric == "label_accuracy")
+
+
+def test_token_loss_is_the_mean_log_likelihood_of_what_training_would_learn(
+    tiny_llama: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from retain import models
+    from retain.chat import render
+    from retain.score import target
+
+    settings = ScoreConfig(dtype="fp32", target=TargetConfig(metric="token_loss"))
+    score(settings, tiny_llama, tmp_path / "scores", dataset=tiny_dataset)
+    got = {r["doc_id"]: r["value"] for r in read_scores(tmp_path / "scores")[0].to_pylist()}
+    model, tokenizer = models.load_model(tiny_llama, dtype="fp32"), models.load_tokenizer(tiny_llama)
+    for row in target.read(tiny_dataset):
+        rendered = render(tokenizer, row.shape, row.payload)
+        with torch.no_grad():
+            loss = model(input_ids=torch.tensor([rendered.input_ids]), labels=torch.tensor([rendered.labels])).loss
+        assert got[row.id] == pytest.approx(-float(loss), abs=1e-4)
+
+
+WARM = """
+import sys
+from pathlib import Path
+from retain.score.config import ScoreConfig
+from retain.score.work import score
+config = ScoreConfig.model_validate_json(Path(sys.argv[1]).read_text())
+result = score(config, Path(sys.argv[2]), Path(sys.argv[3]), cache=Path(sys.argv[4]), dataset=Path(sys.argv[5]), role="base")
+assert result.cached == ["tiny_choice", "tiny_letters", "target"], result.cached
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+"""
+
+
+def test_a_warm_cache_loads_no_model_and_no_torch(
+    tiny_llama: Path, tiny_tasks: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    settings = config(tiny_tasks)
+    cold = score(settings, tiny_llama, tmp_path / "cold", cache=tmp_path / "cache", dataset=tiny_dataset, role="base")
+    assert cold.cached == []
+    (tmp_path / "config.json").write_text(settings.model_dump_json())
+    arguments = [tmp_path / "config.json", tiny_llama, tmp_path / "warm", tmp_path / "cache", tiny_dataset]
+    subprocess.run([sys.executable, "-c", WARM, *map(str, arguments)], check=True, env=_environment())
+    for name in ("items.parquet", "scores.json"):
+        assert (tmp_path / "cold" / name).read_bytes() == (tmp_path / "warm" / name).read_bytes()
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+FLIPS: dict[str, Any] = {
+    "batch_tokens": 512, "max_length": 64, "attention": "plain", "apply_chat_template": True, "system_text": "short answers",
+    "template_kwargs": {"date": "today"}, "fewshot_as_multiturn": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("knob", FLIPS)
+def test_every_setting_is_in_the_cache_key(knob: str, tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    from retain.score.work import Run
+
+    one, two = (
+        Run(config(tiny_tasks, "tiny_choice", **change), tiny_llama, "base").jobs(None)[0].key
+        for change in ({}, {knob: FLIPS[knob]})
+    )
+    assert digest.of_json(one) != digest.of_json(two)
+
+
+@pytest.mark.parametrize("change", [{"num_fewshot": 2}, {"limit": 4}, {"seed": 5}])
+def test_every_task_setting_is_in_the_cache_key(change: dict[str, Any], tiny_llama: Path, tiny_tasks: Path) -> None:
+    from retain.score.work import Run
+
+    specs = [TaskSpec(name="tiny_choice"), TaskSpec(name="tiny_choice", **change)]
+    one, two = (Run(config(tiny_tasks, tasks=[spec]), tiny_llama, "base").jobs(None)[0].key for spec in specs)
+    assert digest.of_json(one) != digest.of_json(two)
+
+
+def test_a_killed_scoring_goes_on_where_it_was(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    """The second task dies; what the first had finished is found again."""
+    broken = config(tiny_tasks, "tiny_choice", "tiny_answer", max_length=8)
+    with pytest.raises(ConfigError):
+        score(broken, tiny_llama, tmp_path / "scores")
+    result = score(config(tiny_tasks, "tiny_choice", "tiny_letters", max_length=8), tiny_llama, tmp_path / "scores")
+    assert result.cached == ["tiny_choice"]
+
+
+def test_a_damaged_shard_is_scored_again(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    settings = config(tiny_tasks, "tiny_choice")
+    score(settings, tiny_llama, tmp_path / "a", cache=tmp_path / "cache")
+    next((tmp_path / "cache").glob("*.parquet")).write_bytes(b"half")
+    assert score(settings, tiny_llama, tmp_path / "b", cache=tmp_path / "cache").cached == []
+
+
+def test_long_items_lose_their_left_end_and_are_counted(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    result = score(config(tiny_tasks, "tiny_choice", max_length=12), tiny_llama, tmp_path / "scores")
+    rows = [r for r in read_scores(tmp_path / "scores")[0].to_pylist() if r["metric"] == "acc"]
+    assert 0 < result.truncated == sum(r["truncated"] for r in rows)
+
+
+def test_nan_logits_name_the_item(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(tiny_llama, tmp_path / "broken")
+    weights = load_file(str(broken / "model.safetensors"))
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, str(broken / "model.safetensors"), {"format": "pt"})
+    with pytest.raises(IntegrityError, match="task tiny_choice, document 0"):
+        score(config(tiny_tasks, "tiny_choice"), broken, tmp_path / "scores")
+
+
+def test_an_unknown_benchmark_names_the_nearest(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tiny_choice'"):
+        score(config(tiny_tasks, "tiny_choise"), tiny_llama, tmp_path / "scores")
+
+
+def test_nothing_to_score(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to score"):
+        score(config(tiny_tasks, tasks=[]), tiny_llama, tmp_path / "scores")
+
+
+def test_a_dataset_without_test_rows(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    from retain.artifacts import write_rows
+
+    write_rows(tmp_path / "dataset", "retain.dataset/1", [])
+    with pytest.raises(DataRefused, match="no test rows"):
+        score(config(tiny_tasks), tiny_llama, tmp_path / "scores", dataset=tmp_path / "dataset")
+
+
+def test_a_model_without_a_chat_template(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
+    import shutil
+
+    bare = shutil.copytree(tiny_llama, tmp_path / "bare", ignore=shutil.ignore_patterns("chat_template*"))
+    with pytest.raises(ConfigError, match="no chat template"):
+        score(config(tiny_tasks, apply_chat_template=True), bare, tmp_path / "scores")
+
+
+def test_a_task_whose_data_cannot_be_reached(tiny_llama: Path, tmp_path: Path) -> None:
+    from retain.errors import EnvironmentFault
+
+    (tmp_path / "far.yaml").write_text(
+        "task: far\ndataset_path: nobody/nothing-here\ntest_split: test\noutput_type: multiple_choice\n"
+    )
+    settings = ScoreConfig(tasks=[TaskSpec(name="far")], include_path=[str(tmp_path)])
+    with pytest.raises(EnvironmentFault, match="cannot be reached"):
+        score(settings, tiny_llama, tmp_path / "scores")
