@@ -50,9 +50,9 @@ def lineup(tasks: Sequence[Pairs], policy: GatePolicy, target_rule: str, informa
     if found is None and target_rule != "none":
         raise PolicyError("the target was not scored", where="gate.target", got=f"tasks {', '.join(sorted(names))}", expected=policy.target.name, fix="give target rows to the score step, or set gate.target.rule: none")  # fmt: skip
     general = [t for t in tasks if t.name != policy.target.name]
-    for task in general:
-        _check_range(task)
     judged = [t for t in general if policy.rule_for(t.name).tier != "advisory"]
+    for task in judged:
+        _check_range(task)
     counted = [t for t in judged if t.name in informative]
     if not counted:
         raise PolicyError(
@@ -79,42 +79,45 @@ def tells_something(task: Pairs, policy: GatePolicy) -> bool:
 def assess(line: Lineup, policy: GatePolicy, *, target_rule: str, z: float, waived: Collection[str], role: str) -> Assessment:  # fmt: skip
     """The rule of gate.md: (a) macro, (b) single benchmarks, critical margins, (c) target."""
     counts = [_count(t) for t in line.counted]
-    rules = [policy.rule_for(t.name) for t in line.counted]
-    s, weights = stack([c.summary for c in counts]), _weights(line.counted, policy)
-    margin, limits = policy.macro_margin_points * POINT, np.array([r.max_drop for r in rules]) * POINT
-    m = rule.macro(s, weights, margin, z, policy.fail_alpha)
-    fell, adjusted = rule.drops_fail(s, np.array([c.p_worse for c in counts]), limits, policy.fail_alpha)
-    critical = np.array([r.tier == "critical" for r in rules])
-    held, beyond = rule.own_margin(s, limits, z, policy.fail_alpha)
-    free = np.array([t.name not in waived for t in line.counted])
+    s, limits = stack([c.summary for c in counts]), _limits(line.counted, policy, waived)
+    found = rule.decide(s, np.array([c.p_worse for c in counts]), limits, z)
     goal = _target(line.target, policy, target_rule, z)
-
-    reasons: list[Reason] = []
-    if m.upper >= margin:
-        needed = int(np.ceil(float(rule.items_factor(m, margin)) * s.n.mean()))
-        reasons.append(_reason("macro_margin", "", m.drop, margin, needed, role))
-    for k in np.flatnonzero(fell & free):
-        reasons.append(_reason("benchmark_drop", line.counted[k].name, s.drop[k], limits[k], 0, role))
-    for k in np.flatnonzero(critical & ~held & free):
-        needed = _critical_items(counts[k], limits[k], z)
-        reasons.append(_reason("critical_margin", line.counted[k].name, s.drop[k], limits[k], needed, role))
+    reasons = _general_reasons(line, counts, found, limits, z, role)
     for task in line.uninformative:
         if policy.rule_for(task.name).tier == "critical":
             reasons.append(_reason("uninformative", task.name, task.base.mean() - task.chance, policy.chance_margin_points * POINT, 0, role))  # fmt: skip
     if not goal["passes"]:
         code = "target_worse" if goal["worse"] else "target_not_improved"
         reasons.append(Reason(code, policy.target.name, goal["drop_points"], goal["limit_points"], 0, role))
-
-    regressed = bool((fell & free).any() or (critical & beyond & free).any() or goal["worse"])
-    regressed = bool(reasons) and (regressed or bool(rule.macro_fails(m, margin)))
+    regressed = bool(found.regressed) or goal["worse"]
     if reasons and not regressed and (short := max(r.items_needed for r in reasons)):
         reasons.append(Reason("too_few_items", "", float(s.n.min()), float(short), short, role))
-    rows = [_row(t, c, policy, {"status": "judged", "p_holm": _tidy(p)}, line) for t, c, p in zip(line.counted, counts, adjusted, strict=True)]  # fmt: skip
-    rows += [_row(t, _count(t), policy, {"status": "advisory", "p_holm": 1.0}, line) for t in line.advisory]
-    rows += [_row(t, _count(t), policy, {"status": "uninformative", "p_holm": 1.0}, line) for t in line.uninformative]
-    return Assessment(
-        not reasons, regressed, tuple(reasons), tuple(rows), _macro_row(m, margin, len(counts)), goal, _warnings(rows, policy)
+    rows = _rows(line, counts, found.adjusted, policy)
+    return Assessment(not reasons, regressed, tuple(reasons), rows, _macro_row(found.macro, limits.margin, len(counts)), goal, _warnings(rows, policy))  # fmt: skip
+
+
+def _limits(tasks: Sequence[Pairs], policy: GatePolicy, waived: Collection[str]) -> rule.Limits:
+    rules = [policy.rule_for(t.name) for t in tasks]
+    return rule.Limits(
+        margin=policy.macro_margin_points * POINT, own=np.array([r.max_drop for r in rules]) * POINT, weights=weights_of(tasks, policy),
+        critical=np.array([r.tier == "critical" for r in rules]), free=np.array([t.name not in waived for t in tasks]), fail_alpha=policy.fail_alpha,
     )  # fmt: skip
+
+
+def _general_reasons(
+    line: Lineup, counts: Sequence[Counted], found: rule.Decision, limits: rule.Limits, z: float, role: str
+) -> list[Reason]:
+    reasons: list[Reason] = []
+    if found.macro.upper >= limits.margin:
+        n = np.mean([c.summary.n for c in counts])
+        needed = int(np.ceil(float(rule.items_factor(found.macro, limits.margin)) * n))
+        reasons.append(_reason("macro_margin", "", found.macro.drop, limits.margin, needed, role))
+    for k in np.flatnonzero(found.fell).tolist():
+        reasons.append(_reason("benchmark_drop", line.counted[k].name, counts[k].summary.drop, limits.own[k], 0, role))
+    for k in np.flatnonzero(~found.held).tolist():
+        needed = _critical_items(counts[k], limits.own[k], z)
+        reasons.append(_reason("critical_margin", line.counted[k].name, counts[k].summary.drop, limits.own[k], needed, role))  # fmt: skip
+    return reasons
 
 
 def equal(found: Assessment, role: str) -> Assessment:
@@ -132,7 +135,8 @@ def _count(task: Pairs) -> Counted:
     return counted
 
 
-def _weights(tasks: Sequence[Pairs], policy: GatePolicy) -> Array:
+def weights_of(tasks: Sequence[Pairs], policy: GatePolicy) -> Array:
+    """Weights of the macro average over the counted benchmarks, sum 1, shape (K,)."""
     if not policy.weights:
         return np.full(len(tasks), 1 / len(tasks))
     unweighted = [t.name for t in tasks if t.name not in policy.weights]
@@ -143,11 +147,13 @@ def _weights(tasks: Sequence[Pairs], policy: GatePolicy) -> Array:
 
 
 def _target(task: Pairs | None, policy: GatePolicy, target_rule: str, z: float) -> Row:
-    limit = policy.target.max_drop if target_rule == "not_worse" else 0.0
+    wish = policy.target
+    goal = rule.Goal(target_rule, wish.min_gain_points * POINT, wish.max_drop * POINT)
+    limit = wish.max_drop if target_rule == "not_worse" else -wish.min_gain_points
     if task is None:
         return {"name": policy.target.name, "rule": target_rule, "passes": True, "worse": False}
     c = _count(task)
-    met, worse = rule.target(c.summary, np.array(c.p_better), np.array(c.p_worse), target_rule, policy.target.max_drop * POINT, z, policy.fail_alpha)  # fmt: skip
+    met, worse = rule.target(c.summary, np.array(c.p_better), np.array(c.p_worse), goal, z, policy.fail_alpha)  # fmt: skip
     low, high = _interval(c)
     return {
         "name": task.name, "rule": target_rule, "passes": bool(met), "worse": bool(worse), "n": len(task.base), "b": c.b, "c": c.c, "clusters": c.clusters,
@@ -169,14 +175,22 @@ def _critical_items(c: Counted, margin: float, z: float) -> int:
     return int(np.ceil(spread / room**2))
 
 
-def _row(task: Pairs, c: Counted, policy: GatePolicy, more: Row, line: Lineup) -> Row:
+def _rows(line: Lineup, counts: Sequence[Counted], adjusted: Array, policy: GatePolicy) -> tuple[Row, ...]:
+    rows = [_row(t, c, policy, line, "judged", float(p)) for t, c, p in zip(line.counted, counts, adjusted, strict=True)]  # fmt: skip
+    rows += [_row(t, _count(t), policy, line, "advisory", 1.0) for t in line.advisory]
+    rows += [_row(t, _count(t), policy, line, "uninformative", 1.0) for t in line.uninformative]
+    return tuple(rows)
+
+
+def _row(task: Pairs, c: Counted, policy: GatePolicy, line: Lineup, status: str, p_holm: float) -> Row:
     low, high = _interval(c)
     gold = 100 * (np.mean(task.p_base) - np.mean(task.p_tuned)) if task.p_base else 0.0
     chosen = policy.rule_for(task.name)
     return {
         "name": task.name, "tier": chosen.tier, "max_drop": chosen.max_drop, "n": len(task.base), "clusters": c.clusters, "b": c.b, "c": c.c,
         "base": _tidy(task.base.mean()), "tuned": _tidy(task.tuned.mean()), "chance": _tidy(task.chance), "drop_points": _tidy(100 * c.summary.drop),
-        "low": low, "high": high, "flip_rate": _tidy(c.summary.flips), "p_gold_drop_points": _tidy(gold), "saturated": task.name in line.saturated, **more,
+        "low": low, "high": high, "flip_rate": _tidy(c.summary.flips), "p_gold_drop_points": _tidy(gold), "saturated": task.name in line.saturated,
+        "status": status, "p_holm": _tidy(p_holm),
     }  # fmt: skip
 
 

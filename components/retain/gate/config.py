@@ -63,6 +63,9 @@ class TargetRule(StepConfig):
     champion_rule: Literal["improved", "not_worse", "none"] = Field(
         default="not_worse", description="the same against the model now in service, in a retraining"
     )
+    min_gain_points: Points = Field(
+        default=0.0, ge=0, le=100, description="points; improved: the gain must surely be above it"
+    )
     max_drop: Points = Field(default=1.0, gt=0, le=50, description="points; margin of not_worse (0.01 of the metric's own unit)")  # fmt: skip
 
 

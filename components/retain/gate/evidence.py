@@ -23,7 +23,7 @@ SCHEMA = "retain.evidence/1"
 def write_evidence(path: Path, case: Case, verdict: Verdict) -> None:
     """Case and verdict; columns are lists of equal length, a cluster equal to its doc_hash is an empty text."""
     body = {
-        "verdict": verdict.as_dict(), "attempt": case.attempt, "today": case.today, "candidate_digest": case.candidate_digest,
+        "verdict": verdict.as_dict(), "attempt": case.attempt, "today": case.today, "partial": case.partial, "candidate_digest": case.candidate_digest,
         "waivers": [asdict(w) for w in case.waivers],
         "baselines": [{"role": a.role, "digest": a.digest, "tasks": {t.name: {"chance": t.chance} for t in a.tasks}, "columns": _columns(a)} for a in case.baselines],
     }  # fmt: skip
@@ -52,7 +52,7 @@ def judge_evidence(path: Path) -> Verdict:
         raise IntegrityError("an evidence file was changed after it was written", where=str(path), got=digest.of_json(body), expected=stated)  # fmt: skip
     case = Case(
         body["candidate_digest"], tuple(_against(one) for one in body["baselines"]), body["attempt"],
-        tuple(Waiver(**w) for w in body["waivers"]), body["today"],
+        tuple(Waiver(**w) for w in body["waivers"]), body["today"], body["partial"],
     )  # fmt: skip
     return judge_case(case, parse(GatePolicy, body["verdict"]["policy"], where="gate"))
 

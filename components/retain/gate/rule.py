@@ -3,7 +3,7 @@
 The same functions decide a real run (shape (K,)) and 2000 simulated ones (shape (2000, K)).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,18 +67,65 @@ def own_margin(s: Summary, margins: Array, z: float, fail_alpha: float) -> tuple
     return passes, beyond
 
 
-def target(
-    s: Summary, p_better: Array, p_worse: Array, rule: str, margin: float, z: float, fail_alpha: float
-) -> tuple[Flags, Flags]:
-    """(c): (condition met, significantly worse) for improved | not_worse | none."""
-    if rule == "none":
+@dataclass(frozen=True)
+class Decision:
+    """fell, adjusted, held, beyond: (..., K); passes, regressed: (...), never both true."""
+
+    macro: Macro
+    fell: Flags
+    adjusted: Array
+    held: Flags
+    beyond: Flags
+    passes: Flags
+    regressed: Flags
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Margins as fractions: of the macro average, and of each benchmark (K,); free: not lifted by a waiver."""
+
+    margin: float
+    own: Array
+    weights: Array
+    critical: Flags
+    free: Flags
+    fail_alpha: float
+
+
+def decide(s: Summary, p_worse: Array, limits: Limits, z: float) -> Decision:
+    """(a), (b) and the critical margins together, for the general benchmarks."""
+    m = macro(s, limits.weights, limits.margin, z, limits.fail_alpha)
+    significant, adjusted = drops_fail(s, p_worse, limits.own, limits.fail_alpha)
+    held, beyond = own_margin(s, limits.own, z, limits.fail_alpha)
+    asked = limits.critical & limits.free
+    fell, held, beyond = significant & limits.free, held | ~asked, beyond & asked
+    passes = (m.upper < limits.margin) & ~fell.any(-1) & held.all(-1)
+    regressed = ~passes & (fell.any(-1) | beyond.any(-1) | macro_fails(m, limits.margin))
+    return Decision(m, fell, adjusted, held, beyond, passes, regressed)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """(c) as fractions. kind: improved (gain above ``gain``), not_worse (drop below ``margin``), none."""
+
+    kind: str
+    gain: float
+    margin: float
+
+
+def target(s: Summary, p_better: Array, p_worse: Array, goal: Goal, z: float, fail_alpha: float) -> tuple[Flags, Flags]:
+    """(c): (condition met, significantly worse)."""
+    if goal.kind == "none":
         return np.ones_like(s.drop, dtype=bool), np.zeros_like(s.drop, dtype=bool)
-    worse = p_worse <= fail_alpha / 2
-    if rule == "improved":
-        return (p_better <= stats.norm.sf(z)) & (s.drop < 0), worse
-    error = np.sqrt(restricted_variance(s, margin))
-    met = s.drop + quantile(stats.norm.cdf(z), s.df) * error < margin
-    return met, worse & ~met
+    worse, q = p_worse <= fail_alpha / 2, quantile(stats.norm.cdf(z), s.df)
+    if goal.kind == "not_worse":
+        met = s.drop + q * np.sqrt(restricted_variance(s, goal.margin)) < goal.margin
+        return met, worse & ~met
+    met = (p_better <= stats.norm.sf(z)) & (s.drop < 0)
+    if goal.gain > 0:
+        gained = replace(s, drop=-s.drop)
+        met &= -s.drop - q * np.sqrt(restricted_variance(gained, goal.gain)) > goal.gain
+    return met, worse
 
 
 def items_factor(m: Macro, margin: float) -> Array:
