@@ -202,7 +202,7 @@ def check_writable(folder: Path) -> None:
     """Make the folder and prove that it takes a file, before hours of work are spent."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
+        probe = folder / f".probe-{os.urandom(6).hex()}"
         probe.write_bytes(b"0" * 4096)
         probe.unlink()
     except OSError as error:

@@ -111,7 +111,8 @@ def test_a_killed_stage_loses_no_line(store: Path) -> None:
     code = """
         import os, signal
         from retain import tracking
-        t = tracking.Stage("train", "run-1", tracking.home() / "runs/run-1/train")
+        from retain.tracking import home
+        t = tracking.Stage("train", "run-1", home() / "runs/run-1/train")
         for step in range(20):
             t.journal.add("metrics", values={"loss": 1.0}, step=step, time=step)
         open(t.journal.path, "a").write('{"what": "metr')

@@ -1,0 +1,1 @@
+"""Adapters into weights, streamed, with a proof in the artifact."""

@@ -1,0 +1,1 @@
+"""What was gated is what ships: content-addressed copy, version, alias last."""

@@ -1,0 +1,107 @@
+"""The model card, from facts only: no text of a training row can get into it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from retain import __name__ as program
+from retain.publish.config import PublishConfig
+from retain.publish.lineage import Node, tree
+from retain.uris import without_secrets
+
+# What must never stand in a card, whatever a recipe or a description says.
+SECRETS = re.compile(
+    r"AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*"
+    r"|(?i:(?:password|passwd|secret|token|api_key)\s*[=:]\s*)\S+|[\w.+-]+@[\w-]+\.[\w.]+"
+)
+
+
+def card(config: PublishConfig, verdict: Mapping[str, Any], proof: Mapping[str, Any], recipe: Mapping[str, Any], node: Node) -> str:  # fmt: skip
+    """README.md of a published model, with the YAML head that model hubs read.
+
+    ``proof``: proof.json of the merge (empty: none); ``recipe``: the resolved recipe; ``node``: the lineage.
+    """
+    parts = [
+        _head(config, recipe), f"# {config.name}\n", config.description, _verdict(verdict), _learned(verdict), _forgot(verdict),
+        _made(recipe, proof), _data(config, recipe), _limits(verdict), f"## Lineage\n\n```\n{tree(node)}\n```",
+    ]  # fmt: skip
+    return SECRETS.sub("[removed]", "\n\n".join(part.strip("\n") for part in parts if part)) + "\n"
+
+
+def _head(config: PublishConfig, recipe: Mapping[str, Any]) -> str:
+    base = without_secrets(str(recipe.get("model", {}).get("base_model", "")))
+    lines = [f"license: {_yaml(config.licence)}", "library_name: transformers", "tags: [retain, fine-tuned]"]
+    return "\n".join(["---", *lines, *([f"base_model: {_yaml(base)}"] if base else []), "---"])
+
+
+def _yaml(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z][\w.-]*", text) else "'" + text.replace("'", "''") + "'"
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    macro = verdict["macro"]
+    lines = [
+        "## Verdict", "",
+        f"**{verdict['verdict'].upper()}** at attempt {verdict['attempt']}, alpha {verdict['alpha']:g}. Paired on the same items, the average over "
+        f"{macro.get('benchmarks', len(verdict['benchmarks']))} general benchmarks moved by {-_number(macro, 'drop_points'):+.2f} points"
+        f" (95 % interval {-_number(macro, 'high'):+.2f} to {-_number(macro, 'low'):+.2f}; allowed loss {_number(macro, 'margin_points'):g}).",
+    ]  # fmt: skip
+    for waiver in verdict.get("waivers", []):
+        lines.append(f"- Waived: {waiver['benchmark']}, by {waiver['who']} until {waiver['until']}: {waiver['why']}")
+    lines += [f"- Warning: {text}" for text in verdict.get("warnings", [])]
+    return "\n".join(lines)
+
+
+def _number(row: Mapping[str, Any], key: str) -> float:
+    return float(row.get(key, 0.0))
+
+
+def _learned(verdict: Mapping[str, Any]) -> str:
+    target = verdict["target"]
+    if "base" not in target:
+        return "## What it learned\n\nNo target metric was measured."
+    return "## What it learned\n\n" + _table([target])
+
+
+def _forgot(verdict: Mapping[str, Any]) -> str:
+    return "## What it forgot\n\n" + _table(verdict["benchmarks"])
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
+    lines = ["| benchmark | items | base | tuned | change, points | 95 % interval |", "|---|---:|---:|---:|---:|---|"]
+    for row in rows:
+        lines.append(
+            f"| {_cell(row['name'])} | {row['n']} | {100 * row['base']:.1f} | {100 * row['tuned']:.1f} | {-row['drop_points']:+.1f} "
+            f"| {-row['high']:+.1f} to {-row['low']:+.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _made(recipe: Mapping[str, Any], proof: Mapping[str, Any]) -> str:
+    train, lines = recipe.get("train", {}), ["## How it was made", ""]
+    keys = ("method", "learning_rate", "num_train_epochs", "max_seq_length", "seed")
+    lines += [f"- {key.replace('_', ' ')}: {_cell(train[key])}" for key in keys if key in train]
+    if proof:
+        lines.append(f"- adapter strength: {proof['strength']:g}" + ("" if proof["strength"] == 1 else " (reduced, so that less is forgotten)"))  # fmt: skip
+        lines.append(f"- merged and proven: {proof['changed_tensors']} tensors changed; logits differ from base + adapter by at most {proof['logits']['largest_difference']:.3g} (allowed {proof['logits']['allowed']:.3g})")  # fmt: skip
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _data(config: PublishConfig, recipe: Mapping[str, Any]) -> str:
+    lines = ["## Data and licences", ""]
+    for entry in recipe.get("data", {}).get("datasets", []):
+        name = entry.get("name") or without_secrets(str(entry.get("path", ""))).rpartition("/")[2]
+        lines.append(f"- {_cell(name)}: {entry.get('part', 'target')}, {entry.get('split', 'train')}" + (f", `{entry['digest']}`" if entry.get("digest") else ""))  # fmt: skip
+    return "\n".join([*lines, f"- licences: model {config.licence}, base {config.base_licence}, data {config.data_licence}"])  # fmt: skip
+
+
+def _limits(verdict: Mapping[str, Any]) -> str:
+    seen = _number(verdict["macro"], "detectable_points")
+    names = ", ".join(_cell(row["name"]) for row in verdict["benchmarks"])
+    first = f"Only what these benchmarks measure was checked: {names}."
+    power = f" The gate could see an average drop of {seen:.2f} points; a smaller one may have passed." if seen else ""
+    return f"## Limits\n\n{first}{power} Other languages, long texts and safety were not judged unless they are listed above. Made with {program}."  # fmt: skip

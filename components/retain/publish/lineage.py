@@ -1,0 +1,95 @@
+"""Where a model comes from, by digest: data → mixture → adapter → model → verdict, as one JSON and as a tree to read."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from retain.publish import verdicts
+from retain.uris import without_secrets
+
+SCHEMA = "retain.lineage/1"
+
+
+@dataclass(frozen=True)
+class Node:
+    """kind: model, base, adapter, mixture, data, verdict, scores. made_from: what it was computed from."""
+
+    kind: str
+    digest: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    made_from: tuple["Node", ...] = ()
+
+
+def build(digest: str, manifest: Mapping[str, Any], verdict: Mapping[str, Any], recipe: Mapping[str, Any]) -> Node:
+    """The lineage of a merged and gated model; ``manifest`` is manifest.json of the merge (empty: a model from elsewhere)."""
+    data = tuple(_data(entry) for entry in recipe.get("data", {}).get("datasets", []))
+    base_uri = str(recipe.get("model", {}).get("base_model", ""))
+    base = Node("base", str(manifest.get("base_digest", "")), _facts({"from": without_secrets(base_uri)}))
+    adapters = tuple(_adapter(entry, data) for entry in manifest.get("adapters", []))
+    made = {"merged": manifest.get("method", ""), "strength": manifest.get("strength", "")}
+    sources = (base, *adapters, _verdict(verdict)) if manifest else (*data, _verdict(verdict))
+    return Node("model", digest, _facts(made), sources)
+
+
+def _adapter(entry: Mapping[str, Any], data: tuple[Node, ...]) -> Node:
+    training = entry.get("training", {})
+    facts = {"method": training.get("method", ""), "weight": entry.get("weight", ""), "recipe": training.get("recipe_digest", ""), "template": training.get("template_digest", "")}  # fmt: skip
+    mixture = Node("mixture", str(training.get("mixture_digest", "")), {}, data)
+    return Node("adapter", str(entry.get("digest", "")), _facts(facts), (mixture,))
+
+
+def _data(entry: Mapping[str, Any]) -> Node:
+    facts = {"from": without_secrets(str(entry.get("path", ""))), "part": entry.get("part", ""), "split": entry.get("split", "")}  # fmt: skip
+    return Node("data", str(entry.get("digest", "")), _facts(facts))
+
+
+def _verdict(verdict: Mapping[str, Any]) -> Node:
+    facts = {"verdict": verdict["verdict"], "policy": verdict["policy_digest"], "attempt": verdict.get("attempt", "")}
+    against = tuple(Node("baseline", b["digest"], {"role": b["role"]}) for b in verdict["baselines"])
+    return Node("verdict", verdicts.digest_of(verdict), _facts(facts), against)
+
+
+def _facts(values: Mapping[str, object]) -> dict[str, str]:
+    return {key: str(value) for key, value in values.items() if value != ""}
+
+
+def as_dict(node: Node) -> dict[str, Any]:
+    return {"schema": SCHEMA, **asdict(node)}
+
+
+def from_dict(value: Mapping[str, Any]) -> Node:
+    made_from = tuple(from_dict(child) for child in value.get("made_from", ()))
+    return Node(value["kind"], value["digest"], dict(value["facts"]), made_from)
+
+
+def tree(node: Node) -> str:
+    """The lineage as lines: what, the first twelve digits of its digest, its facts; indented by descent."""
+    return "\n".join(_lines(node, "", ""))
+
+
+def _lines(node: Node, before: str, below: str) -> Iterable[str]:
+    short = node.digest.removeprefix("sha256:")[:12]
+    facts = ", ".join(f"{key} {_short(value)}" for key, value in node.facts.items())
+    yield before + " ".join(part for part in (node.kind, short, f"({facts})" if facts else "") if part)
+    for i, child in enumerate(node.made_from):
+        last = i == len(node.made_from) - 1
+        yield from _lines(child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
+
+
+def _short(value: str) -> str:
+    return value.removeprefix("sha256:")[:12] if value.startswith("sha256:") else value
+
+
+def tags(node: Node) -> dict[str, str]:
+    """Digest by kind, for MLflow tags: ``retain.base_digest``, ``retain.data_digest`` (several: joined by spaces) …"""
+    found: dict[str, list[str]] = {}
+    for each in _walk(node):
+        if each.digest and each.digest not in found.setdefault(each.kind, []):
+            found[each.kind].append(each.digest)
+    return {f"retain.{kind}_digest": " ".join(digests)[:5000] for kind, digests in found.items() if kind != "model" and digests}  # fmt: skip
+
+
+def _walk(node: Node) -> Iterable[Node]:
+    yield node
+    for child in node.made_from:
+        yield from _walk(child)

@@ -1,0 +1,101 @@
+"""Where published files lie: content-addressed places behind one small interface.
+
+A place is ``<root>/<64 hex of the model digest>``. It is written aside, read back, and only then given its name, so a
+reader finds a whole model or none; writing the same model twice is a look.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from retain import digest
+from retain.artifacts import check_writable
+from retain.errors import EnvironmentFault, IntegrityError
+from retain.uris import scheme
+
+
+class Store(Protocol):
+    """A root address that keeps models by digest."""
+
+    def put(self, model: Path, files: Mapping[str, str], extras: Mapping[str, bytes]) -> str:
+        """Keep ``files`` (relative path → hex sha256) of the folder ``model`` and the small ``extras``; the address they have.
+
+        Everything is read back and compared before this returns. IntegrityError: what came back is not what went in;
+        EnvironmentFault: the store cannot be used now.
+        """
+        ...
+
+
+def open_store(uri: str) -> Store:
+    """The store at ``uri``: a folder or file://, s3://bucket/prefix, oci://registry/name."""
+    kind = scheme(uri)
+    if kind == "file":
+        return FolderStore(Path(uri.removeprefix("file://")).expanduser())
+    from retain.errors import ConfigError
+
+    raise ConfigError("models cannot be published to such an address", got=uri, expected="a folder, s3:// or oci://")
+
+
+def place_name(files: Mapping[str, str]) -> str:
+    return digest.of_manifest(dict(files)).removeprefix("sha256:")
+
+
+class FolderStore:
+    """A folder on a disk or a mounted volume."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def put(self, model: Path, files: Mapping[str, str], extras: Mapping[str, bytes]) -> str:
+        check_writable(self.root)
+        place = self.root / place_name(files)
+        if not place.is_dir():
+            self._fill(place, model, files)
+        compare(files, digest.model_manifest(place), str(place))
+        for name, data in extras.items():
+            _write(place / name, data)
+        return f"file://{place}"
+
+    def _fill(self, place: Path, model: Path, files: Mapping[str, str]) -> None:
+        partial = _aside(place)
+        try:
+            for name in files:
+                target = partial / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(model / name, target)
+                _flush(target)
+            partial.replace(place)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not place.is_dir():  # else another publisher of the same model was first: theirs is as good
+                raise EnvironmentFault("the model could not be copied to its store", where=str(self.root), got=error.strerror or error, fix="free some space or choose another store") from error  # fmt: skip
+
+
+def compare(wanted: Mapping[str, str], got: Mapping[str, str], where: str) -> None:
+    """IntegrityError that names the files where what came back differs from what went in."""
+    wrong = sorted(name for name in {*wanted, *got} if wanted.get(name) != got.get(name))
+    if wrong:
+        raise IntegrityError(
+            "the store holds other bytes than were gated", where=where, got=", ".join(wrong[:5]), expected=digest.of_manifest(dict(wanted)),
+            fix="remove that place and publish again; check the store's disk",
+        )  # fmt: skip
+
+
+def _aside(path: Path) -> Path:
+    """A name that no thread, process or pod on a shared volume has too."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = _aside(path)
+    partial.write_bytes(data)
+    _flush(partial)
+    partial.replace(path)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

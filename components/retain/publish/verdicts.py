@@ -1,0 +1,71 @@
+"""Whether these very files may leave: digest, verdict, baseline and waivers must agree."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from retain import digest
+from retain.artifacts import read_json
+from retain.errors import IntegrityError
+
+SCHEMA = "retain.verdict/1"
+NEW_GATE = "score and gate this model again, and publish with the new verdict"
+
+
+def read(verdict: Path) -> dict[str, Any]:
+    """verdict.json of a verdict folder (or the file itself)."""
+    return read_json(verdict / "verdict.json" if verdict.is_dir() else verdict, schema=SCHEMA)
+
+
+def checked_manifest(model: Path) -> dict[str, str]:
+    """Relative path → sha256 of the model's files as they are now; they must be the ones manifest.json was written for."""
+    now = digest.model_manifest(model)
+    if (model / "manifest.json").is_file():
+        then = read_json(model / "manifest.json", schema="retain.manifest/1")["files"]
+        changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
+        if changed:
+            raise IntegrityError("files of this model were changed after it was made", where=str(model), got=", ".join(changed[:5]), expected="the files of manifest.json", fix="merge again")  # fmt: skip
+    if not any(name.endswith(".safetensors") for name in now):
+        raise IntegrityError("this folder holds no model", where=str(model), got="no *.safetensors")
+    return now
+
+
+def check(verdict: Mapping[str, Any], candidate: str, *, approved_by: str = "", today: date | None = None) -> None:
+    """IntegrityError (6) unless ``verdict`` passes the model with digest ``candidate``."""
+    if verdict["candidate_digest"] != candidate:
+        raise IntegrityError("this verdict is for another model", got=candidate, expected=verdict["candidate_digest"], fix=NEW_GATE)  # fmt: skip
+    if verdict["verdict"] != "pass":
+        codes = ", ".join(reason["code"] for reason in verdict["reasons"])
+        raise IntegrityError("the gate did not pass this model", got=f"{verdict['verdict']} ({codes})", expected="pass", fix="train again, repair it, or waive the named benchmark")  # fmt: skip
+    waiting = verdict["action"] == "wait" and bool(approved_by)
+    if verdict["action"] != "publish" and not waiting:
+        raise IntegrityError("this verdict does not let the model out", got=f"action {verdict['action']}", expected="publish", fix="retain approve RUN, if a person has to say yes")  # fmt: skip
+    _check_waivers(verdict, today or datetime.now(UTC).date())
+
+
+def _check_waivers(verdict: Mapping[str, Any], today: date) -> None:
+    for waiver in verdict.get("waivers", []):
+        if waiver.get("holds", True) and date.fromisoformat(waiver["until"]) < today:
+            raise IntegrityError(
+                "a waiver this verdict rests on has expired", where=f"{waiver['benchmark']}, by {waiver['who']}", got=f"today {today}",
+                expected=f"until {waiver['until']}", fix="a new waiver and a new verdict",
+            )  # fmt: skip
+
+
+def check_champion(verdict: Mapping[str, Any], champion: str, *, needed: bool) -> None:
+    """The model in service (its digest, or empty) must be the one that the verdict compared with.
+
+    ``needed``: a verdict that compared with no champion at all is refused too (a promotion).
+    """
+    compared = [b["digest"] for b in verdict["baselines"] if b["role"] == "champion"]
+    anyone = [b["digest"] for b in verdict["baselines"]]
+    if not champion or champion in anyone or (not compared and not needed) or champion == verdict["candidate_digest"]:
+        return
+    raise IntegrityError(
+        "this verdict does not compare with the model in service", got=", ".join(compared) or "no champion among its baselines", expected=champion, fix=NEW_GATE,
+    )  # fmt: skip
+
+
+def digest_of(verdict: Mapping[str, Any]) -> str:
+    return digest.of_json(dict(verdict))

@@ -1,0 +1,95 @@
+"""Publish: check, copy to a content-addressed place, read back, sign, make the version, move the alias last.
+
+Killed anywhere, the registry shows a whole model or none, and running the same command again finishes the rest.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retain import digest, tracking
+from retain.artifacts import read_json
+from retain.publish import lineage, verdicts
+from retain.publish.card import card
+from retain.publish.config import PublishConfig
+from retain.publish.stores import open_store
+from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """version is 0 where publishing is switched off. created: this call made the version; notes: what a person should know."""
+
+    name: str
+    version: int
+    digest: str
+    source: str
+    created: bool
+    aliases: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def publish(
+    config: PublishConfig, model: Path, verdict: Path, *, recipe: Mapping[str, Any] | None = None, approved_by: str = ""
+) -> PublishResult:
+    """Register the gated files of ``model`` under ``config.name``.
+
+    verdict: the gate's folder (verdict.json). recipe: the resolved recipe, for card and lineage. approved_by: the person
+    who said yes, where the gate asked to wait for one. Raises IntegrityError (6) where files, verdict, waivers or champion
+    do not agree, EnvironmentFault (8) where store or registry fail: nothing half is left, and the same call goes on.
+    """
+    files = verdicts.checked_manifest(model)
+    ours, said, recipe = digest.of_manifest(files), verdicts.read(verdict), recipe or {}
+    verdicts.check(said, ours, approved_by=approved_by)
+    if not config.enabled:
+        return PublishResult(
+            config.name, 0, ours, "", False, (), ("publishing is switched off: nothing was registered",)
+        )
+    registry = Registry(config.name)
+    champion = registry.by_alias(CHAMPION)
+    verdicts.check_champion(said, champion.digest if champion else "", needed=config.promote == "auto")
+    node = lineage.build(ours, _beside(model, "manifest"), said, recipe)
+    extras = _extras(config, model, said, recipe, node)
+    store = open_store(config.store or str(tracking.home() / "models"))
+    source = store.put(model, files, extras)
+    version, created = registry.create(source, ours, _tags(said, node, approved_by))
+    return _finish(config, registry, version, created)
+
+
+def _beside(model: Path, name: str) -> dict[str, Any]:
+    """manifest.json or proof.json of a merge; empty for a model that was made elsewhere."""
+    path = model / f"{name}.json"
+    return read_json(path, schema=f"retain.{name}/1") if path.is_file() else {}
+
+
+def _extras(
+    config: PublishConfig, model: Path, said: Mapping[str, Any], recipe: Mapping[str, Any], node: lineage.Node
+) -> dict[str, bytes]:
+    text = card(config, said, _beside(model, "proof"), recipe, node)
+    made = {"README.md": text.encode(), "lineage.json": digest.canonical_json(lineage.as_dict(node)).encode(), "verdict.json": digest.canonical_json(dict(said)).encode()}  # fmt: skip
+    kept = {name: (model / name).read_bytes() for name in ("manifest.json", "proof.json") if (model / name).is_file()}
+    return {**made, **kept}
+
+
+def _tags(said: Mapping[str, Any], node: lineage.Node, approved_by: str) -> dict[str, str]:
+    tags = {
+        VERDICT: said["verdict"], "retain.policy_digest": said["policy_digest"], "retain.attempt": str(said["attempt"]),
+        BASELINES: json.dumps(said["baselines"]), LINEAGE: json.dumps(lineage.as_dict(node)), "retain.run_id": tracking.run_id(),
+        **lineage.tags(node),
+    }  # fmt: skip
+    return {**tags, **({"retain.approved_by": approved_by} if approved_by else {})}
+
+
+def _finish(config: PublishConfig, registry: Registry, version: Version, created: bool) -> PublishResult:
+    """Aliases last; an alias that already stands on a newer version is not moved back."""
+    notes = [] if created else [f"version {version.version} already holds these weights"]
+    for alias in (config.alias, *((CHAMPION,) if config.promote == "auto" else ())):
+        now = registry.by_alias(alias)
+        if now and now.version > version.version:
+            notes.append(f"{alias} stays on the newer version {now.version}")
+        elif now is None or now.version != version.version:
+            registry.set_alias(alias, version.version)
+    aliases = registry.pick(str(version.version)).aliases
+    return PublishResult(config.name, version.version, version.digest, version.source, created, aliases, tuple(notes))
