@@ -6,6 +6,7 @@ compiled pipeline is linted for what would be skipped, images are named by conte
 its log is searched for swallowed faults, and a run that ends in none of the final tasks is a failure, never a success.
 """
 
+import copy
 import json
 import os
 import re
@@ -61,8 +62,9 @@ def _tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{where}/{name}", task
 
 
-def with_content_images(spec: dict[str, Any]) -> dict[str, Any]:
+def with_content_images(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Name every image by the sources' content: the local cache then forgets a step whose code changed."""
+    spec = copy.deepcopy(dict(spec))
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
         container["image"] = f"python-{container['image'].split(':')[0]}:{images.content_tag()}"
@@ -74,7 +76,7 @@ def certain_tasks(spec: Mapping[str, Any]) -> set[str]:
     return {name for name, task in spec["root"]["dag"]["tasks"].items() if "triggerPolicy" not in task or "condition" not in task["triggerPolicy"]}
 
 
-def run(spec: dict[str, Any], arguments: Mapping[str, Any], folder: Path, *, finals: tuple[str, ...], cache: Path | None, show: Callable[[str], None]) -> Ran:
+def run(spec: Mapping[str, Any], arguments: Mapping[str, Any], folder: Path, *, finals: tuple[str, ...], cache: Path | None, show: Callable[[str], None]) -> Ran:
     """Run a compiled pipeline in a child process; ``finals``: the tasks of which exactly one must have ended the run."""
     lint(spec)
     folder.mkdir(parents=True, exist_ok=True)
