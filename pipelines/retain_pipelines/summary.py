@@ -13,8 +13,8 @@ WORDS = {"pass": "PASS", "regressed": "BLOCKED: regressed", "inconclusive": "BLO
 def summary(outcome: Outcome) -> str:
     verdict = outcome.verdict
     lines = ["", *(_table(verdict) if verdict.get("benchmarks") else []), *_ending(outcome)]
-    if outcome.published:
-        lines.append(f"registered  {outcome.published['name']} version {outcome.published['version']} (alias {outcome.published['alias']})")
+    if version := outcome.published.get("version"):
+        lines.append(f"registered  {outcome.published['name']} version {version} (alias {', '.join(outcome.published['aliases'])})")
     if outcome.report:
         lines.append(f"report      {outcome.report}")
     lines += [f"run         {outcome.folder}", f"MLflow UI   mlflow ui --backend-store-uri {tracking_uri()}"]
