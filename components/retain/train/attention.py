@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKED = "retain_packed"
+SHORT = 512  # tokens
 
 
 def register() -> None:
@@ -42,16 +43,36 @@ def packed_attention(
             got=type(module).__name__,
             fix="set train.packing: padded",
         )
-    grouped = query.shape[1] != key.shape[1]
-    rows = []
-    for q, k, v in zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True):
-        band = _band(q.shape[2], sliding_window, q.device)
-        rows.append(
-            torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=band, dropout_p=dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped
-            )
-        )
+    rows = [
+        _row(q, k, v, _band(q.shape[2], sliding_window, q.device), dropout, scaling)
+        for q, k, v in zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
+    ]
     return torch.cat(rows, dim=2).transpose(1, 2), None
+
+
+def _row(query: Any, key: Any, value: Any, band: Any, dropout: float, scaling: float | None) -> "torch.Tensor":
+    """One row: [1, H, T, D] → [1, H, T, D]. On a CPU plain products beat the fused kernel on short rows (three times, with the backward pass)."""
+    import torch
+
+    if query.device.type == "cpu" and query.shape[2] <= SHORT and not dropout:
+        return _plain(query, key, value, band, scaling or query.shape[-1] ** -0.5)
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=band, dropout_p=dropout, is_causal=band is None, scale=scaling, enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+
+
+def _plain(query: Any, key: Any, value: Any, band: Any, scaling: float) -> "torch.Tensor":
+    """softmax(scaling · Q·Kᵀ + mask)·V with the query heads of one key head in one product."""
+    import torch
+
+    _, heads, length, width = query.shape
+    shared = key.shape[1]
+    groups = query.reshape(shared, heads // shared * length, width)
+    scores = torch.bmm(groups, key[0].transpose(1, 2)).view(heads, length, length)
+    seen = torch.ones(length, length, dtype=torch.bool, device=query.device).tril() if band is None else band
+    hidden = torch.zeros_like(seen, dtype=scores.dtype).masked_fill_(~seen, float("-inf"))
+    weights = torch.add(hidden, scores, alpha=scaling).softmax(dim=-1)
+    return torch.bmm(weights.view(shared, -1, length), value[0]).view(1, heads, length, width)
 
 
 def _band(length: int, window: int | None, device: Any) -> "torch.Tensor | None":

@@ -6,7 +6,14 @@ from retain.faces import on_gpu
 
 
 @on_gpu
-def train(config: dict, base: dict, mixture: dsl.Input[dsl.Dataset], adapter: dsl.Output[dsl.Model], history: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics]) -> None:
+def train(
+    config: dict,
+    base: dict,
+    mixture: dsl.Input[dsl.Dataset],
+    adapter: dsl.Output[dsl.Model],
+    history: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
     """Tune the base on the mixture; checkpoints survive a kill, two losses are watched.
 
     Args:

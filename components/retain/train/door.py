@@ -13,12 +13,24 @@ from retain.train.config import TrainConfig
 from retain.train.work import train
 
 
-def run(config: Mapping[str, Any], base: Mapping[str, str], mixture: str, adapter: str, history: str, metrics: str) -> dict[str, float]:
+def run(
+    config: Mapping[str, Any], base: Mapping[str, str], mixture: str, adapter: str, history: str, metrics: str
+) -> dict[str, float]:
     with running("train"), stage("train") as tracked:
         settings = parse(TrainConfig, config, where="train")
-        result = train(settings, Path(mixture), base_folder(base), Path(adapter), home() / "checkpoints", tracked.metrics)
+        result = train(
+            settings, Path(mixture), base_folder(base), Path(adapter), home() / "checkpoints", tracked.metrics
+        )
         facts = numbers(vars(result))
-        write_json(Path(history), {"schema": "retain.history/1", "summary": facts, "adapter": read_json(Path(adapter) / "retain.json", schema="retain.adapter/1"), "losses": _losses(Path(adapter))})
+        write_json(
+            Path(history),
+            {
+                "schema": "retain.history/1",
+                "summary": facts,
+                "adapter": read_json(Path(adapter) / "retain.json", schema="retain.adapter/1"),
+                "losses": _losses(Path(adapter)),
+            },
+        )
         write_json(Path(metrics), facts)
         say("  ".join(f"{name} {value:g}" for name, value in facts.items()))
     return facts

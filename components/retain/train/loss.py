@@ -40,13 +40,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _chunk(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, weights: torch.Tensor, grads: list[torch.Tensor | None], at: int) -> torch.Tensor:  # fmt: skip
+    """One chunk's loss; the buffer of logits turns into exponentials and then into the slope in place."""
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
-    norm = logits.logsumexp(dim=-1, keepdim=True)
-    loss = ((norm[:, 0] - logits.gather(1, targets[:, None])[:, 0]) * weights).sum()
+    gold = logits.gather(1, targets[:, None])
+    top = logits.amax(dim=-1, keepdim=True)
+    exponentials = logits.sub_(top).exp_()
+    total = exponentials.sum(dim=-1, keepdim=True)
+    loss = ((total.log() + top - gold)[:, 0] * weights).sum()
     if any(grad is not None for grad in grads):
-        slope = logits.sub_(norm).exp_()
-        slope.scatter_add_(1, targets[:, None], torch.full_like(slope[:, :1], -1.0))
-        slope = slope.mul_(weights[:, None]).to(hidden.dtype)
+        slope = exponentials.mul_(weights[:, None] / total)
+        slope.scatter_add_(1, targets[:, None], -weights[:, None])
+        slope = slope.to(hidden.dtype)
         if grads[0] is not None:
             grads[0][at : at + len(slope)] = slope @ weight
         if grads[1] is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retain.errors import ConfigError
-from retain.train import targets
+from retain.train import lora_linear, targets
 from retain.train.config import TrainConfig
 
 SMALL_DATA_ROWS = 1000
@@ -36,7 +36,9 @@ def lora(config: TrainConfig, model: Any, rows: int) -> Any:
         r=knobs.r, lora_alpha=knobs.alpha, lora_dropout=dropout, target_modules=targets.choose(model, knobs.target_modules),
         use_rslora=knobs.use_rslora, task_type="CAUSAL_LM", fan_in_fan_out=_transposed(model),
     )  # fmt: skip
-    return get_peft_model(model, settings, autocast_adapter_dtype=False)
+    adapted = get_peft_model(model, settings, autocast_adapter_dtype=False)
+    lora_linear.quicken(adapted)
+    return adapted
 
 
 def _transposed(model: Any) -> bool:

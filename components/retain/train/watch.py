@@ -43,6 +43,8 @@ class Watch:
         history = self.history
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._diverged(f"loss {loss:.4g} nats and gradient norm {norm:.4g} at step {step}")
+        if norm == 0.0 and loss > 0.0:  # an overflow inside that a norm layer turned into zeros
+            raise self._diverged(f"loss {loss:.4g} nats without any gradient at step {step}: the model is dead")
         first = math.isinf(history.smoothed)
         history.smoothed = loss if first else SMOOTHING * history.smoothed + (1 - SMOOTHING) * loss
         history.lowest = min(history.lowest, history.smoothed)

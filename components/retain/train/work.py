@@ -14,6 +14,7 @@ from retain.errors import ConfigError
 from retain.train import batches
 from retain.train.batches import Mixture, Row
 from retain.train.config import BESIDE_THE_RECIPE, METHOD_RATES, TrainConfig, rate
+from retain.train.memory import keep_freed_memory
 
 AUTO_EVALUATIONS = 4  # a run
 
@@ -66,6 +67,8 @@ def train(
         artifacts.check_writable(folder)
     device = models.pick_device(config.device)
     seeded(config.seed)
+    if device == "cpu":
+        keep_freed_memory()
     base = models.load_model(model_dir, dtype=config.dtype, device=device)
     rows = batches.read_mixture(mixture, longest=longest(base))
     run = _build(config, base, rows, checkpoints, _key(config, rows, model_dir), log, device)
