@@ -37,4 +37,15 @@ def gate(
     """
     from retain.gate.door import run
 
-    return run(config, base_scores.path, candidate_scores.path, verdict.path, report.path, history=history.path, rejects=rejects.path, mixture=mixture.path, preview=preview.path, recipe=recipe.path)
+    return run(
+        config,
+        base_scores.path,
+        candidate_scores.path,
+        verdict.path,
+        report.path,
+        history=history.path,
+        rejects=rejects.path,
+        mixture=mixture.path,
+        preview=preview.path,
+        recipe=recipe.path,
+    )

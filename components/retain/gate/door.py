@@ -17,7 +17,9 @@ from retain.stop.work import ending
 from retain.tracking import stage
 
 
-def run(config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, **folders: str) -> str:
+def run(
+    config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, **folders: str
+) -> str:
     """Decide, write verdict/ and the report, and name the final task: publish, or one of the stops.
 
     ``folders``: what else the report shows, by the names of :class:`retain.report.work.RunFolders`.
@@ -28,7 +30,11 @@ def run(config: Mapping[str, Any], base_scores: str, candidate_scores: str, verd
             result = gate(policy, Path(base_scores), Path(candidate_scores), Path(verdict))
         except IntegrityError as error:
             return _integrity(error, Path(verdict), Path(report))
-        write_report(Path(verdict), Path(report), RunFolders.of(base_scores=base_scores, candidate_scores=candidate_scores, **folders))
+        write_report(
+            Path(verdict),
+            Path(report),
+            RunFolders.of(base_scores=base_scores, candidate_scores=candidate_scores, **folders),
+        )
         say(summary(result))
         tracked.metrics(_numbers(result))
         tracked.tags({"verdict": result.verdict, "policy_digest": result.policy_digest})
@@ -47,8 +53,23 @@ def _integrity(error: IntegrityError, verdict: Path, report: Path) -> str:
     from retain.page import banner, esc, page
 
     reason = {"code": "integrity", "benchmark": "", "got": str(error), "limit": 0.0, "items_needed": 0, "role": "base"}
-    value = {"schema": SCHEMA, "verdict": "integrity", "action": "stop", "exit_code": int(ExitCode.INTEGRITY), "reasons": [reason], "candidate_digest": "", "policy": {}}
+    value = {
+        "schema": SCHEMA,
+        "verdict": "integrity",
+        "action": "stop",
+        "exit_code": int(ExitCode.INTEGRITY),
+        "reasons": [reason],
+        "candidate_digest": "",
+        "policy": {},
+    }
     write_json(verdict / "verdict.json", value)
-    report.write_text(page("Gate: integrity", banner("bad", "The scores cannot be compared") + f"<pre>{esc(error)}</pre>", summary="integrity"), encoding="utf-8")
+    report.write_text(
+        page(
+            "Gate: integrity",
+            banner("bad", "The scores cannot be compared") + f"<pre>{esc(error)}</pre>",
+            summary="integrity",
+        ),
+        encoding="utf-8",
+    )
     say(str(error))
     return ending(ExitCode.INTEGRITY)

@@ -13,7 +13,7 @@ from retain.gate.statistics import Array, Summary, from_clusters, from_counts, m
 
 Scores = tuple[pa.Table, Mapping[str, Any]]
 PREVIEW = "adapter-preview"
-SAME_ALWAYS = ("engine", "engine_version", "dtype", "device", "batch_budget")
+SAME_ALWAYS = ("engine", "engine_version", "dtype", "device", "batch_budget", "attention", "max_length")
 SAME_FAMILY = ("tokenizer_digest", "template_digest")
 SAME_TASK = ("version", "num_fewshot", "fewshot_seed", "metric")
 

@@ -313,7 +313,7 @@ def test_missing_and_doubled_items_are_refused(pair):
             judge(base, (wrong, meta), policy())
 
 
-@pytest.mark.parametrize("key", ["engine", "engine_version", "dtype", "device", "batch_budget", "tokenizer_digest", "template_digest"])  # fmt: skip
+@pytest.mark.parametrize("key", ["engine", "engine_version", "dtype", "device", "batch_budget", "attention", "max_length", "tokenizer_digest", "template_digest"])  # fmt: skip
 def test_other_settings_are_refused(pair, key):
     base, (table, meta) = pair
     with pytest.raises(IntegrityError, match=key):
