@@ -22,17 +22,21 @@ def _stages(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
     return dict(zip(names, outputs(resolve(load(recipe, overrides))), strict=True))
 
 
-def _run(json: bool, door: Any, *arguments: Any, **named: Any) -> None:
-    """Open a step's door; with --json its lines go to stderr and the result to stdout."""
-    from retain_pipelines.cli import emit
-
+def quiet(json: bool, door: Any, *arguments: Any, **named: Any) -> Any:
+    """Open a step's door; with --json its lines go to stderr and stdout is left to the result."""
     out = sys.stdout
     if json:
         sys.stdout = sys.stderr
     try:
-        result = door(*arguments, **named)
+        return door(*arguments, **named)
     finally:
         sys.stdout = out
+
+
+def _run(json: bool, door: Any, *arguments: Any, **named: Any) -> None:
+    from retain_pipelines.cli import emit
+
+    result = quiet(json, door, *arguments, **named)
     if json:
         emit(result, True)
 
@@ -107,5 +111,7 @@ VERBS = {validate: "retain validate quickstart --out out", template: "retain tem
 
 
 def register(app: typer.Typer) -> None:
-    for verb, example in VERBS.items():
+    from retain_pipelines import cli_models
+
+    for verb, example in {**VERBS, **cli_models.VERBS}.items():
         app.command(epilog=f"Example: {example}")(verb)

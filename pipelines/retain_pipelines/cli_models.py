@@ -1,0 +1,113 @@
+"""The verbs that work on any models, with or without a recipe: merge, score, gate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retain_pipelines.cli_steps import Json, Set, quiet
+
+Out = Annotated[Path, typer.Option(help="Folder that takes what the step writes.")]
+
+
+def score(
+    model: Annotated[str, typer.Option(help="Model folder or URI.")],
+    tasks: Annotated[str, typer.Option(help="lm-eval tasks, groups or YAML files, separated by commas.")] = "core",
+    baseline: Annotated[str, typer.Option(help="A second model, scored on the same items (out/base).")] = "",
+    include_path: Annotated[list[Path] | None, typer.Option(help="Folder with task YAML files of your own (again for more).")] = None,
+    num_fewshot: Annotated[int, typer.Option(help="Solved examples before each item; -1 keeps the tasks' own number.")] = -1,
+    limit: Annotated[int, typer.Option(help="Items of each task; 0 takes all.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bf16, fp16, fp32")] = "auto",
+    dataset: Annotated[str, typer.Option(help="Folder written by validate, whose test rows measure the target; empty: none.")] = "",
+    recipe: Annotated[str, typer.Option(help="Take all settings of the scorer from this recipe instead.")] = "",
+    overrides: Set = None,
+    out: Out = Path("out"),
+    json: Json = False,
+) -> None:
+    """Score one or two models item by item (out/candidate, out/base)."""
+    from retain.resolve.recipe import load
+    from retain.score.door import run
+
+    spec = {"num_fewshot": "task" if num_fewshot < 0 else num_fewshot, "limit": limit}
+    settings: dict[str, Any] = {
+        "tasks": [{"name": name.strip(), **spec} for name in tasks.split(",") if name.strip()], "device": device, "dtype": dtype,
+        "include_path": [str(path.absolute()) for path in include_path or []],
+    }  # fmt: skip
+    if recipe:
+        settings = load(recipe, overrides).score.as_parameter()
+    results = {}
+    for name, uri in (("base", baseline), ("candidate", model)):
+        if uri:
+            results[name] = quiet(json, run, settings, _pinned(uri), str(_folder(uri)) if name == "candidate" else "", dataset, str(out / name), str(out / f"{name}-metrics.json"))
+    _emit(results, json)
+
+
+def gate(
+    base: Annotated[Path, typer.Option(help="Scores of the baseline (written by score).")] = Path("out/base"),
+    candidate: Annotated[Path, typer.Option(help="Scores of the candidate.")] = Path("out/candidate"),
+    recipe: Annotated[str, typer.Option(help="Recipe whose gate section is the policy; empty: the defaults, without a target.")] = "",
+    overrides: Set = None,
+    evidence: Annotated[str, typer.Option(help="Decide again from this evidence.json alone; no scores are read.")] = "",
+    out: Out = Path("out/verdict"),
+    json: Json = False,
+) -> None:
+    """Decide whether the candidate may be published; ends with the verdict's exit code (out/verdict)."""
+    from retain.artifacts import read_json
+    from retain.gate.summary import summary
+
+    if evidence:
+        from retain.gate.evidence import judge_evidence
+
+        verdict = judge_evidence(Path(evidence))
+        _emit(verdict.as_dict(), json, summary(verdict))
+        raise typer.Exit(int(verdict.exit_code))
+    from retain.gate.door import run
+
+    quiet(json, run, _policy(recipe, overrides), str(base), str(candidate), str(out), str(out / "report.html"))
+    value = read_json(out / "verdict.json", schema="retain.verdict/1")
+    _emit(value, json)
+    raise typer.Exit(int(value["exit_code"]))
+
+
+def _policy(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
+    from retain.resolve.recipe import load
+
+    if recipe:
+        return load(recipe, overrides).gate.as_parameter()
+    from retain.config import parse
+    from retain.gate.config import GatePolicy
+    from retain.resolve import settings
+
+    import yaml
+
+    values: dict[str, Any] = {"target": {"rule": "none"}}
+    for override in overrides or []:
+        key, _, text = override.partition("=")
+        settings.put(values, key.removeprefix("gate."), yaml.safe_load(text))
+    return parse(GatePolicy, values, where="gate").as_parameter()
+
+
+def _pinned(uri: str) -> dict[str, str]:
+    from retain import uris
+    from retain.tracking import home
+
+    _, digest = uris.resolve_base(uri, "", home() / "bases")
+    return {"uri": uri, "revision": "", "digest": digest}
+
+
+def _folder(uri: str) -> Path:
+    from retain import uris
+    from retain.tracking import home
+
+    return uris.resolve_base(uri, "", home() / "bases")[0]
+
+
+def _emit(value: Any, json: bool, text: str = "") -> None:
+    from retain_pipelines.cli import emit
+
+    if json or text:
+        emit(value, json, text)
+
+
+VERBS = {score: "retain score --model out/model --tasks core --limit 100", gate: "retain gate --base out/base --candidate out/candidate --set macro_margin_points=2"}

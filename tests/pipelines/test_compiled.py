@@ -1,0 +1,62 @@
+"""What a cluster gets: the kept IR is what the code compiles to, parses against KFP's protos, and keeps the house's rules."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from retain import images
+from retain_pipelines import compiling, local
+
+KEPT = Path(__file__).resolve().parents[2] / "pipelines" / "compiled"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    folder = tmp_path_factory.mktemp("compiled")
+    return {path.stem: next(iter(yaml.safe_load_all(path.read_text()))) for path in compiling.compile_all(folder)}
+
+
+def test_the_kept_ir_is_what_the_code_compiles_to(compiled: dict) -> None:
+    kept = {path.stem: next(iter(yaml.safe_load_all(path.read_text()))) for path in KEPT.glob("*.yaml")}
+    assert set(kept) == set(compiling.PIPELINES)
+    assert kept == compiled, "run `make compile`"
+
+
+def test_every_ir_parses_against_the_protos(compiled: dict) -> None:
+    for spec in compiled.values():
+        parsed = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        assert parsed.root.dag.tasks
+
+
+def test_no_ir_has_a_trap_of_the_local_runner(compiled: dict) -> None:
+    for spec in compiled.values():
+        local.lint(spec)
+
+
+def test_images_are_pinned_and_nothing_is_installed_in_a_pod(compiled: dict) -> None:
+    known = {images.reference("cpu"), images.reference("gpu")}
+    for spec in compiled.values():
+        for executor in spec["deploymentSpec"]["executors"].values():
+            assert executor["container"]["image"] in known
+            assert "pip install" not in str(executor["container"])
+
+
+def test_every_parameter_has_a_default_without_a_null(compiled: dict) -> None:
+    for spec in compiled.values():
+        for name, parameter in spec["root"]["inputDefinitions"]["parameters"].items():
+            assert "defaultValue" in parameter, name
+            assert None not in (parameter["defaultValue"].values() if isinstance(parameter["defaultValue"], dict) else [])
+
+
+def test_what_may_not_come_from_a_cache_does_not(compiled: dict) -> None:
+    tasks = compiled["finetune-without-forgetting"]["root"]["dag"]["tasks"]
+    assert {name for name, task in tasks.items() if "componentRef" in task and not task.get("cachingOptions", {}).get("enableCache") and "condition" not in task.get("triggerPolicy", {})} == {"resolve", "gate"}
+
+
+def test_a_step_has_at_most_three_artifacts(compiled: dict) -> None:
+    for spec in compiled.values():
+        for name, component in spec["components"].items():
+            assert len(component.get("outputDefinitions", {}).get("artifacts", {})) <= 3, name
