@@ -94,23 +94,31 @@ def test_no_personal_data_in_good_rows(clean: dict[int, str], test_rows: list[st
     assert [text for text in map(asked, [*clean.values(), *test_rows]) if private.search(text)] == []
 
 
-# What makes a line the fault it is said to be, told from the line alone.
+# The validator's name of a reason → what makes a line that fault, told from the line alone.
 SIGNS: dict[str, Callable[[str], bool]] = {
     "encoding": lambda line: re.search("Ã[\u0080-\u00bf\u0178]|â€™|\ufffd", asked(line)) is not None,
     "empty_answer": lambda line: messages(line)[2]["content"].strip() == "",
-    "roles_alternate": lambda line: (
-        [turn["role"] for turn in messages(line)] == ["system", "user", "user", "assistant"]
-    ),
+    "role_order": lambda line: [turn["role"] for turn in messages(line)] == ["system", "user", "user", "assistant"],
     "no_answer": lambda line: [turn["role"] for turn in messages(line)] == ["system", "user"],
     "unknown_role": lambda line: not {turn["role"] for turn in messages(line)} <= {"system", "user", "assistant"},
-    "wrong_type": lambda line: not isinstance(messages(line)[1]["content"], str),
+    "schema": lambda line: not isinstance(messages(line)[1]["content"], str),
     "too_long": lambda line: len(asked(line).split()) > 8192,
-    "pii_email": lambda line: re.search(r"\w@example\.(com|org)\b", asked(line)) is not None,
-    "pii_phone": lambda line: re.search(r"\b(555-01\d\d|020 7946 0\d{3})\b", asked(line)) is not None,
-    "pii_card": lambda line: passes_luhn(asked(line)),
-    "pii_iban": lambda line: passes_mod_97(asked(line)),
-    "secret": lambda line: re.search("AKIAIOSFODNN7EXAMPLE|Bearer ey|BEGIN RSA PRIVATE KEY", asked(line)) is not None,
+    "pii": lambda line: bool(personal(asked(line))),
+    "secrets": lambda line: re.search("AKIAIOSFODNN7EXAMPLE|Bearer ey|BEGIN RSA PRIVATE KEY", asked(line)) is not None,
 }
+
+
+def personal(text: str) -> list[str]:
+    return [sign.__name__ for sign in (has_email, has_phone, passes_luhn, passes_mod_97) if sign(text)]
+
+
+def has_email(text: str) -> bool:
+    return re.search(r"\w@[\w-]+\.[a-z]{2,}\b", text) is not None
+
+
+def has_phone(text: str) -> bool:
+    """Numbers set aside for fiction in North America (555-01xx) and the United Kingdom (020 7946 0xxx)."""
+    return re.search(r"\b(555-01\d\d|020 7946 0\d{3})\b", text) is not None
 
 
 def passes_luhn(text: str) -> bool:
@@ -140,11 +148,15 @@ def test_each_fault_has_one_cause(clean: dict[int, str], faults: dict[str, Any],
         if fault["kind"] == "not_json":
             continue
         line = train[fault["line"] - 1]
-        text_kinds = {"encoding", "pii_email", "pii_phone", "pii_card", "pii_iban", "secret", "too_long"} - {
-            fault["kind"]
-        }
+        text_kinds = {"encoding", "pii", "secrets", "too_long"} - {fault["kind"]}
         signs = text_kinds if isinstance(messages(line)[1]["content"], str) else set()
         assert [kind for kind in signs if SIGNS[kind](line)] == [], fault
+
+
+def test_each_kind_of_personal_data_twice(train: list[str], faults: dict[str, Any]) -> None:
+    rows = [asked(train[fault["line"] - 1]) for fault in faults["rejected"] if fault["kind"] == "pii"]
+    found = Counter(name for text in rows for name in personal(text))
+    assert found == {"has_email": 2, "has_phone": 2, "passes_luhn": 2, "passes_mod_97": 2}
 
 
 def test_lines_that_are_no_json(train: list[str], faults: dict[str, Any]) -> None:
@@ -156,13 +168,13 @@ def test_lines_that_are_no_json(train: list[str], faults: dict[str, Any]) -> Non
 
 
 def test_duplicates_and_leaks_name_their_origin(train: list[str], test_rows: list[str], faults: dict[str, Any]) -> None:
-    origins = {"duplicate": train, "leak": test_rows}
+    origins = {"duplicate": train, "leakage": test_rows}
     named = [fault for fault in faults["rejected"] if fault["kind"] in origins]
-    assert Counter(fault["kind"] for fault in named) == {"duplicate": 5, "leak": 4}
+    assert Counter(fault["kind"] for fault in named) == {"duplicate": 5, "leakage": 4}
     for fault in named:
         origin = int(re.search(r"line (\d+)", fault["reason"]).group(1))  # type: ignore[union-attr]
         assert train[fault["line"] - 1] == origins[fault["kind"]][origin - 1]
-        assert fault["kind"] == "leak" or origin < fault["line"]
+        assert fault["kind"] == "leakage" or origin < fault["line"]
 
 
 def test_odd_rows_that_are_right(clean: dict[int, str], faults: dict[str, Any]) -> None:
