@@ -6,7 +6,13 @@ from retain.faces import on_cpu
 
 
 @on_cpu
-def mix(config: dict, score: dict, rendered: dsl.Input[dsl.Dataset], mixture: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:
+def mix(
+    config: dict,
+    score: dict,
+    rendered: dsl.Input[dsl.Dataset],
+    mixture: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
+) -> None:
     """Interleave general rows at an exact share of tokens, without a row that the gate's items contain.
 
     Args:

@@ -1,7 +1,7 @@
 """Does a row hold an item of the gate? Runs of words in common, and near copies.
 
 Three tests, in this order: a run of 13 words of an item (GPT-3, arXiv 2005.14165, appendix C); for an item of fewer
-words, the whole of it; and a near copy of an item or of one of its lines, found by MinHash and settled by the exact
+words, the whole of it, and for its short lines and tiny items a whole line of the row; and a near copy of an item or of one of its lines, found by MinHash and settled by the exact
 Jaccard index of 3-word shingles. Words that stand in many items are the prompt's form and prove nothing.
 """
 
@@ -44,6 +44,12 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
+def _unlabelled(line: str) -> tuple[str, ...]:
+    """The words of a line without a leading ``Question:`` or ``Answer:``."""
+    spoken = words(line)
+    return tuple(spoken[1:] if spoken[:1] in (["question"], ["answer"], ["q"], ["a"]) and ":" in line else spoken)
+
+
 class ItemIndex:
     """The gate's items, ready to be compared with many rows."""
 
@@ -53,10 +59,22 @@ class ItemIndex:
         limits = self._limits()
         self._grams = _Grams(self._coded(), limits, config)
         self._copies = _Copies([item.text for item in self.items], limits, config)
-        self._tiny: dict[tuple[str, ...], int] = {}
+        self._lines = self._whole_lines(limits)
+
+    def _whole_lines(self, limits: Sequence[int]) -> dict[tuple[str, ...], int]:
+        """What counts as a whole line of a row alone: tiny items, and an item's lines too short for a run of words."""
+        found: dict[tuple[str, ...], list[int]] = {}
         for number, item in enumerate(self.items):
-            if 0 < len(tiny := words(item.text)) < config.short_words:
-                self._tiny.setdefault(tuple(tiny), number)
+            spoken = tuple(words(item.text))
+            lines = (
+                {spoken}
+                if len(spoken) < self.config.short_words
+                else {_unlabelled(line) for line in item.text.split("\n")}
+            )
+            for line in lines:
+                if line and (line == spoken or self.config.short_words <= len(line) < self.config.ngram_words):
+                    found.setdefault(line, []).append(number)
+        return {line: numbers[0] for line, numbers in found.items() if len(numbers) <= limits[numbers[0]]}
 
     def _limits(self) -> list[int]:
         """Per item: in how many items words may stand and still be an item's own; in a small task, a quarter of it."""
@@ -79,9 +97,9 @@ class ItemIndex:
             number, start, length = at
             method = "ngram" if length == self.config.ngram_words else "whole"
             return self._hit(number, method, " ".join(spoken[start : start + length]))
-        for line in text.split("\n") if self._tiny else ():
-            if (tiny := self._tiny.get(tuple(words(line)))) is not None:
-                return self._hit(tiny, "whole", line.strip())
+        for line in text.split("\n") if self._lines else ():
+            if (whole := self._lines.get(_unlabelled(line))) is not None:
+                return self._hit(whole, "whole", line.strip())
         if (copy := self._copies.find(text)) is not None:
             return self._hit(copy[0], "minhash", f"Jaccard {copy[1]:.2f}")
         return None

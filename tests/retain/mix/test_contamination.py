@@ -57,6 +57,13 @@ def test_a_tiny_item_counts_only_as_a_line_of_its_own() -> None:
     assert find("How many?\nSeven.", short_words=1) is not None
 
 
+def test_a_short_line_of_an_item_counts_where_it_is_a_whole_line() -> None:
+    hit = find("which gas do green plants take in\nThey take in carbon dioxide.")
+    assert hit is not None
+    assert (hit.task, hit.method) == ("science", "whole")
+    assert find("Tell me which gas do green plants take in, dear\nThey take in carbon dioxide.", jaccard=0.9) is None
+
+
 def test_scripts_without_spaces_are_compared_by_character() -> None:
     hit = find("他说月球上没有空气所以羽毛和石头会同时落地了")
     assert hit is not None
