@@ -157,7 +157,7 @@ def _target(task: Pairs | None, policy: GatePolicy, target_rule: str, z: float) 
     low, high = _interval(c)
     return {
         "name": task.name, "rule": target_rule, "passes": bool(met), "worse": bool(worse), "n": len(task.base), "b": c.b, "c": c.c, "clusters": c.clusters,
-        "base": _tidy(task.base.mean()), "tuned": _tidy(task.tuned.mean()), "drop_points": _tidy(100 * c.summary.drop), "low": low, "high": high,
+        "metric": task.metric, "base": _tidy(task.sign * task.base.mean()), "tuned": _tidy(task.sign * task.tuned.mean()), "drop_points": _tidy(100 * c.summary.drop), "low": low, "high": high,
         "limit_points": limit, "p_better": _tidy(c.p_better), "p_worse": _tidy(c.p_worse),
     }  # fmt: skip
 
@@ -188,7 +188,7 @@ def _row(task: Pairs, c: Counted, policy: GatePolicy, line: Lineup, status: str,
     chosen = policy.rule_for(task.name)
     return {
         "name": task.name, "tier": chosen.tier, "max_drop": chosen.max_drop, "n": len(task.base), "clusters": c.clusters, "b": c.b, "c": c.c,
-        "base": _tidy(task.base.mean()), "tuned": _tidy(task.tuned.mean()), "chance": _tidy(task.chance), "drop_points": _tidy(100 * c.summary.drop),
+        "metric": task.metric, "base": _tidy(task.sign * task.base.mean()), "tuned": _tidy(task.sign * task.tuned.mean()), "chance": _tidy(task.chance), "drop_points": _tidy(100 * c.summary.drop),
         "low": low, "high": high, "flip_rate": _tidy(c.summary.flips), "p_gold_drop_points": _tidy(gold), "saturated": task.name in line.saturated,
         "status": status, "p_holm": _tidy(p_holm),
     }  # fmt: skip

@@ -25,7 +25,7 @@ def write_evidence(path: Path, case: Case, verdict: Verdict) -> None:
     body = {
         "verdict": verdict.as_dict(), "attempt": case.attempt, "today": case.today, "partial": case.partial, "candidate_digest": case.candidate_digest,
         "waivers": [asdict(w) for w in case.waivers],
-        "baselines": [{"role": a.role, "digest": a.digest, "tasks": {t.name: {"chance": t.chance} for t in a.tasks}, "columns": _columns(a)} for a in case.baselines],
+        "baselines": [{"role": a.role, "digest": a.digest, "tasks": {t.name: {"chance": t.chance, "metric": t.metric, "sign": t.sign} for t in a.tasks}, "columns": _columns(a)} for a in case.baselines],
     }  # fmt: skip
     write_json(path, {"schema": SCHEMA, "digest": digest.of_json(body), **body})
 
@@ -59,13 +59,13 @@ def judge_evidence(path: Path) -> Verdict:
 
 def _against(value: dict[str, Any]) -> Against:
     columns = {name: np.array(column, dtype=object) for name, column in value["columns"].items()}
-    tasks = (_task(name, info["chance"], {k: v[columns["task"] == name] for k, v in columns.items()}) for name, info in value["tasks"].items())  # fmt: skip
+    tasks = (_task(name, info, {k: v[columns["task"] == name] for k, v in columns.items()}) for name, info in value["tasks"].items())  # fmt: skip
     return Against(value["role"], value["digest"], tuple(sorted(tasks, key=lambda t: t.name)))
 
 
-def _task(name: str, chance: float, columns: dict[str, Any]) -> Pairs:
+def _task(name: str, info: dict[str, Any], columns: dict[str, Any]) -> Pairs:
     documents = tuple(columns["doc_hash"])
     cluster = tuple(c or d for c, d in zip(columns["cluster"], documents, strict=True))
     gold = [tuple(columns[k]) if None not in columns[k] else () for k in ("p_base", "p_tuned")]
     base, tuned = (np.array(columns[k], dtype=float) for k in ("base", "tuned"))
-    return Pairs(name, base, tuned, documents, cluster, chance, *gold)
+    return Pairs(name, base, tuned, documents, cluster, info["chance"], info["metric"], info["sign"], *gold)

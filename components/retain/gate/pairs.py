@@ -1,7 +1,7 @@
 """Join the items of two scorings, and refuse whatever cannot be compared (exit 6)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,7 +20,10 @@ SAME_TASK = ("version", "num_fewshot", "fewshot_seed", "metric")
 
 @dataclass(frozen=True)
 class Pairs:
-    """One task's items on both sides, in the order of doc_hash. base, tuned: higher is better, shape (n,)."""
+    """One task's items on both sides, in the order of doc_hash. base, tuned: higher is better, shape (n,).
+
+    sign: −1 where the metric itself is better when lower (its values are then negated here).
+    """
 
     name: str
     base: Array
@@ -28,6 +31,8 @@ class Pairs:
     doc_hash: tuple[str, ...]
     cluster: tuple[str, ...]
     chance: float = 0.0
+    metric: str = ""
+    sign: float = 1.0
     p_base: tuple[float, ...] = ()
     p_tuned: tuple[float, ...] = ()
 
@@ -46,9 +51,9 @@ class Pairs:
         def cut(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[i] for i in chosen) if values else ()
 
-        return Pairs(
-            self.name, self.base[chosen], self.tuned[chosen], cut(self.doc_hash), cut(self.cluster), self.chance,
-            cut(self.p_base), cut(self.p_tuned),
+        return replace(
+            self, base=self.base[chosen], tuned=self.tuned[chosen], doc_hash=cut(self.doc_hash), cluster=cut(self.cluster),
+            p_base=cut(self.p_base), p_tuned=cut(self.p_tuned),
         )  # fmt: skip
 
 
@@ -121,7 +126,7 @@ def _join_task(
     seen = bool(np.isfinite(gold[0]).all() and np.isfinite(gold[1]).all())
     return Pairs(
         name, values[0], values[1], tuple(one["doc_hash"].to_pylist()), tuple(one["cluster"].to_pylist()),
-        float(chance.mean()), gold[0] if seen else (), gold[1] if seen else (),
+        float(chance.mean()), str(left["metric"]), sign, gold[0] if seen else (), gold[1] if seen else (),
     )  # fmt: skip
 
 
