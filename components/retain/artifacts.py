@@ -103,43 +103,55 @@ def read_json(path: Path, *, schema: str) -> dict[str, Any]:
 
 def write_rows(folder: Path, schema: str, rows: Iterable[Mapping[str, Any]], **info: Any) -> dict[str, Any]:
     """Stream ``rows`` into ``folder`` (memory: one row group) and return what went into info.json: digest, rows, ``info``."""
-    check_writable(folder)
-    shape, sha, count = SCHEMAS[schema], digest.Rows(), 0
-    (folder / "info.json").unlink(missing_ok=True)  # an old one must not vouch for new rows
-    for old in folder.glob("rows-*.parquet"):
-        old.unlink()
-    writer: pq.ParquetWriter | None = None
-    for batch in _batches(rows, ROWS_PER_GROUP):
-        if count % ROWS_PER_FILE == 0:
-            writer = _next_file(folder, shape, count // ROWS_PER_FILE, writer)
-        for row in batch:
-            sha.add(row)
-        assert writer is not None
-        writer.write_table(pa.Table.from_pylist([dict(row) for row in batch], schema=shape))
-        count += len(batch)
-    if writer is None:
-        writer = pq.ParquetWriter(folder / "rows-00000.parquet", shape)
-    writer.close()
-    result = {"schema": schema, "digest": sha.digest(), "rows": count, **info}
-    write_json(folder / "info.json", result)
-    return result
-
-
-def _next_file(folder: Path, shape: pa.Schema, number: int, before: pq.ParquetWriter | None) -> pq.ParquetWriter:
-    if before is not None:
-        before.close()
-    return pq.ParquetWriter(folder / f"rows-{number:05d}.parquet", shape, compression="zstd")
-
-
-def _batches(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
-    batch: list[Mapping[str, Any]] = []
+    writer = RowWriter(folder, schema)
     for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        writer.add(row)
+    return writer.finish(**info)
+
+
+class RowWriter:
+    """The rows of one folder, one by one: for work that fills two folders from one stream. Without ``finish`` there is
+    no info.json, and no reader takes the folder."""
+
+    def __init__(self, folder: Path, schema: str) -> None:
+        check_writable(folder)
+        for old in [*folder.glob("rows-*.parquet"), folder / "info.json"]:
+            old.unlink(missing_ok=True)
+        self.folder, self.schema, self.count = folder, schema, 0
+        self._shape, self._sha, self._batch = SCHEMAS[schema], digest.Rows(), list[Mapping[str, Any]]()
+        self._file: pq.ParquetWriter | None = None
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self._sha.add(row)
+        self._batch.append(row)
+        self.count += 1
+        if len(self._batch) == ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._file is None:
+            number = (self.count - 1) // ROWS_PER_FILE if self.count else 0
+            self._file = pq.ParquetWriter(self.folder / f"rows-{number:05d}.parquet", self._shape, compression="zstd")
+        if self._batch:
+            self._file.write_table(pa.Table.from_pylist([dict(row) for row in self._batch], schema=self._shape))
+        self._batch = []
+        if self.count % ROWS_PER_FILE == 0 and self.count:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the open file; the folder stays unfinished."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def finish(self, **info: Any) -> dict[str, Any]:
+        """Write what is left, then info.json: schema, digest, rows and ``info``."""
+        if self._batch or not self.count:
+            self._flush()
+        self.close()
+        result = {"schema": self.schema, "digest": self._sha.digest(), "rows": self.count, **info}
+        write_json(self.folder / "info.json", result)
+        return result
 
 
 def read_info(folder: Path, schema: str) -> dict[str, Any]:

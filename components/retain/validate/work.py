@@ -1,0 +1,224 @@
+"""The work of `validate`: rows in; fit rows to dataset/, unfit ones with their reasons to rejects/, and a page that tells."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retain.artifacts import RowWriter, check_writable
+from retain.progress import Progress
+from retain.validate import private, structure, wording
+from retain.validate.config import DatasetSpec, ValidateConfig
+from retain.validate.expectations import TOO_LONG, Outcome, Suites, columns
+from retain.validate.lengths import Lengths
+from retain.validate.read import Record
+from retain.validate.repeats import Repeats
+from retain.validate.sample import Sample, sample
+from retain.validate.sources import Source, in_order
+from retain.validate.verdict import Breach, breaches, refusal
+
+CHUNK_ROWS, CHUNK_CHARS = 20_000, 32_000_000
+
+
+@dataclass(frozen=True)
+class ValidateResult:
+    """What came of the rows; every selected row is counted once, in ``rows`` or in ``rejected``."""
+
+    rows: int
+    rejected: int
+    reasons: dict[str, int]  # rejected rows by reason; a row may have several
+    warnings: dict[str, int]  # kept rows by what was noticed
+    detected: dict[str, str]  # source → format of its rows
+    counts: dict[str, int]  # "target/train" → rows
+    digest: str  # of dataset/
+
+
+@dataclass
+class Examples:
+    """A few rejected or noticed rows for the page: reason → (where, detail, masked beginning of the row)."""
+
+    wanted: int
+    found: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
+
+    def add(self, reason: str, where: str, detail: str, text: str) -> None:
+        kept = self.found.setdefault(reason, [])
+        if len(kept) < self.wanted:
+            kept.append((where, private.mask(detail), private.mask(text[:4000])[:400]))
+
+
+def validate(
+    config: ValidateConfig, specs: list[DatasetSpec], files: list[Path], model_dir: Path, dataset: Path, rejects: Path, report: Path
+) -> ValidateResult:  # fmt: skip
+    """Check every row of ``files`` (one per spec) against ``config`` and the base in ``model_dir`` (tokenizer only).
+
+    Writes dataset/, rejects/ and the page ``report``. Raises ConfigError for a file or column that is not there,
+    DataRefused (exit 7, after rejects/ and the page are written) where too many rows are unfit or too few are left.
+    """
+    for folder in (dataset, rejects, report.parent):
+        check_writable(folder)
+    run = Run(config, in_order(specs, files), Lengths(config, model_dir), dataset, rejects)
+    try:
+        run.take_all()
+    finally:
+        run.close()
+    return run.finish(report)
+
+
+class Run:
+    """One pass over all rows: memory is a chunk of rows and the hashes of all."""
+
+    def __init__(
+        self, config: ValidateConfig, sources: list[Source], lengths: Lengths, dataset: Path, rejects: Path
+    ) -> None:
+        self.config, self.sources, self.lengths = config, sources, lengths
+        self.suites = Suites(config, lengths.limit)
+        self.repeats = Repeats(config)
+        self.examples = Examples(config.examples)
+        self.dataset, self.rejects = RowWriter(dataset, "retain.dataset/1"), RowWriter(rejects, "retain.rejects/1")
+        self.counts: Counter[str] = Counter()
+
+    def take_all(self) -> None:
+        with Progress("validate", unit="rows") as progress:
+            for source in self.sources:
+                for chunk in _chunks(source.records(self.config)):
+                    self._take(source, chunk)
+                    progress.advance(len(chunk), note=f"{self.rejects.count} rejected")
+
+    def close(self) -> None:
+        self.dataset.close()
+        self.rejects.close()
+
+    def _take(self, source: Source, chunk: list[Record]) -> None:
+        samples = [sample(record, source.format, self.config) for record in chunk]
+        splits = [source.split_of(made) if made.payload else "" for made in samples]
+        for made in samples:
+            if made.payload is not None:
+                self._look_at(made, source)
+        self.lengths.count(samples)
+        for made, split in zip(samples, splits, strict=True):
+            if made.payload is not None:
+                self.repeats.check(made, source.name, split)
+        reasons = self._judged(samples)
+        for made, split, found in zip(samples, splits, reasons, strict=True):
+            self._settle(source, made, split, found)
+
+    def _look_at(self, made: Sample, source: Source) -> None:
+        structure.check(made, self.config)
+        wording.check(made, self.config, refusals=source.spec.part != "safety")
+        private.check(made, self.config)
+
+    def _judged(self, samples: list[Sample]) -> list[list[str]]:
+        """The reasons of each sample, as the suite sees them."""
+        table = {
+            name: np.fromiter((s.counts.get(name, 0) for s in samples), np.int32, len(samples))
+            for name in columns(self.config)
+        }
+        table["tokens"] = np.fromiter((0 if s.shape == "text" else s.tokens for s in samples), np.int64, len(samples))
+        reasons: list[list[str]] = [[] for _ in samples]
+        for reason, places in self.suites.judge(table).items():
+            for place in places:
+                reasons[place].append(reason)
+        return reasons
+
+    def _settle(self, source: Source, made: Sample, split: str, reasons: list[str]) -> None:
+        """Write the row to the one folder it belongs to, and count it."""
+        source.read += 1
+        for reason in reasons:
+            detail = self._detail(made, reason)
+            self.examples.add(
+                reason, f"{source.path.name}, row {made.record.row}", detail, made.text or made.record.text()[:4000]
+            )
+        fatal = [reason for reason in reasons if made.payload is None or self.config.act(reason) == "reject"]
+        if made.payload is None or fatal:
+            source.rejected += 1
+            source.reasons.update(fatal)
+            self.rejects.add(self._reject(source, made, reasons))
+            return
+        source.kept += 1
+        source.warnings.update(reasons)
+        source.splits[split] += 1
+        source.tokens[made.tokens] += 1
+        source.returns += made.returns
+        if made.shape == "classification":
+            source.labels[made.payload["label"]] += 1
+        self.counts[f"{source.spec.part}/{split}"] += 1
+        self.dataset.add({
+            "id": f"{source.name}:{made.record.row}", "source": source.name, "part": source.spec.part, "split": split,
+            "shape": made.shape, "weight": source.spec.weight, "payload": made.json,
+        })  # fmt: skip
+
+    def _detail(self, made: Sample, reason: str) -> str:
+        if reason == TOO_LONG:
+            return f"{made.tokens} tokens, the limit is {self.lengths.limit}"
+        return made.details.get(reason, "")
+
+    def _reject(self, source: Source, made: Sample, reasons: list[str]) -> dict[str, Any]:
+        told = [f"{reason}: {detail}" if (detail := self._detail(made, reason)) else reason for reason in reasons]
+        return {
+            "file": str(source.spec.path),
+            "row": made.record.row,
+            "source": source.name,
+            "reasons": told,
+            "raw": made.record.text(),
+        }
+
+    def finish(self, report: Path) -> ValidateResult:
+        """Close the folders, write the page, and refuse the rows if the suite says so."""
+        from retain.validate.view import write_page
+
+        broken = breaches(self.config, self.sources, self.counts, self.suites)
+        detected = {source.label: source.format for source in self.sources}
+        totals = {"reasons": _sum(s.reasons for s in self.sources), "warnings": _sum(s.warnings for s in self.sources)}
+        self.rejects.finish(reasons=totals["reasons"], sources={s.label: s.rejected for s in self.sources})
+        info = {} if broken else self.dataset.finish(detected=detected, counts=dict(self.counts), **totals)
+        write_page(report, self.view(broken))
+        if broken:
+            raise refusal(broken, report)
+        return ValidateResult(
+            self.dataset.count,
+            self.rejects.count,
+            **totals,
+            detected=detected,
+            counts=dict(self.counts),
+            digest=info["digest"],
+        )
+
+    def view(self, broken: list[Breach]) -> "View":
+        return View(
+            self.config, self.sources, broken, list(self.suites.outcomes.values()), self.examples, self.lengths.limit
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows."""
+
+    config: ValidateConfig
+    sources: list[Source]
+    broken: list[Breach]
+    outcomes: list[Outcome]
+    examples: Examples
+    limit: int
+
+
+def _sum(counters: Iterable[Counter[str]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for counter in counters:
+        total.update(counter)
+    return dict(total.most_common())
+
+
+def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        chunk.append(record)
+        size += len(record.raw or "")
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_CHARS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
