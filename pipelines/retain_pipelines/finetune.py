@@ -10,7 +10,7 @@ from retain.mix.component import mix
 from retain.publish.component import publish as publish_model
 from retain.rehearse.component import rehearse
 from retain.resolve.component import resolve
-from retain.resolve.form import to_form
+from retain.resolve.form import short_form
 from retain.resolve.recipe import load
 from retain.score.component import score
 from retain.stop.component import stop
@@ -19,7 +19,7 @@ from retain.train.component import train
 from retain.validate.component import validate
 
 NAME = "finetune-without-forgetting"
-DEFAULTS: dict[str, Any] = to_form(load("quickstart"))
+DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
 # Final task → what it stands for. `retain submit` reads from which of them ran how a run ended.
 STOPS = ("stop-regressed", "stop-inconclusive", "stop-integrity", "await-approval")
 
@@ -80,7 +80,8 @@ def finetune(
     after = score(config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=merged.outputs["model"]).set_display_name("score-candidate")
     decision = gate(
         config=start.outputs["gate"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"],
-        history=tuned.outputs["history"], rejects=rows.outputs["rejects"], mixture=mixed.outputs["mixture"], recipe=start.outputs["recipe"],
+        history=tuned.outputs["history"], rejects=rows.outputs["rejects"], mixture=mixed.outputs["mixture"], preview=tokens.outputs["preview"],
+        recipe=start.outputs["recipe"],
     ).set_caching_options(False)  # fmt: skip
     ending = decision.outputs["Output"]
     with dsl.If(ending == "publish", name="passed"):

@@ -3,6 +3,7 @@
 The form groups by name alone (parameters are listed alphabetically), so each parameter starts with its stage.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from retain.config import nearest, parse
 from retain.errors import ConfigError
 from retain.resolve import settings
 from retain.resolve.recipe import Recipe
+from retain.validate.config import DatasetSpec
 
 # Headline parameter → path in the recipe. What has a headline is not in the settings dict of its stage.
 HEADLINES = {
@@ -27,6 +29,17 @@ HEADLINES = {
 }
 # Settings parameter → the recipe's stages it holds; with two, keys start with the second one's name.
 SETTINGS = {"data_settings": "data", "gate_settings": "gate", "score_settings": "score", "train_settings": "train", "run_settings": ""}
+# What the form shows of each stage although it has its default (every other setting is taken too, by its dotted path).
+SHOWN = {
+    "data_settings": ("checks.max_rejected_share", "checks.max_tokens", "checks.pii", "replay.source", "replay.seed", "template.max_seq_length", "template.long_rows"),
+    "gate_settings": ("alpha", "approval", "attempts", "defaults.max_drop", "defaults.tier", "end_run", "looks", "on_fail", "seed", "target.rule"),
+    "run_settings": ("model.revision", "merge.strength", "publish.alias", "publish.licence", "publish.promote", "publish.signing_key", "publish.store", "tracking.experiment"),
+    "score_settings": ("apply_chat_template", "batch_tokens", "dtype", "max_length", "target.max_new_tokens", "target.metric", "tasks.0.limit", "tasks.0.num_fewshot"),
+    "train_settings": (
+        "batch_rows", "dtype", "early_stopping.max_retention_rise_nats", "early_stopping.patience", "gradient_checkpointing", "lora.alpha", "lora.dropout", "lora.r",
+        "lora.target_modules", "lr_scheduler_type", "max_grad_norm", "max_steps", "packing", "seed", "warmup_ratio", "weight_decay",
+    ),
+}  # fmt: skip
 RUN_STAGES = ("model", "merge", "publish", "tracking")
 
 
@@ -44,6 +57,28 @@ def to_form(recipe: Recipe) -> dict[str, Any]:
         mine = {k: v for k, v in flat.items() if (k.split(".")[0] in RUN_STAGES if not stage else k.startswith(f"{stage}."))}
         form[name] = {k.removeprefix(f"{stage}."): v for k, v in mine.items()} if stage else mine
     return form
+
+
+def short_form(recipe: Recipe) -> dict[str, Any]:
+    """The form as a person sees it: what differs from the defaults, and the settings people look for."""
+    form = to_form(recipe)
+    plain = _plain_settings()
+    for name in SETTINGS:
+        values = form[name]
+        form[name] = {k: v for k, v in values.items() if k in SHOWN[name] or plain[name].get(_any_entry(k)) != v}
+    return form
+
+
+def _plain_settings() -> dict[str, dict[str, Any]]:
+    """Every setting's default, list entries under the number 0."""
+    entry = DatasetSpec(path="-").as_parameter()
+    plain = parse(Recipe, {"model": {"base_model": "-"}, "data": {"datasets": [entry]}, "score": {"tasks": [{"name": "-"}]}})
+    form = to_form(plain)
+    return {name: form[name] for name in SETTINGS}
+
+
+def _any_entry(path: str) -> str:
+    return re.sub(r"\.\d+\.", ".0.", path)
 
 
 def from_form(form: Mapping[str, Any]) -> Recipe:

@@ -3,7 +3,7 @@
 import pytest
 
 from retain.errors import ConfigError
-from retain.resolve.form import HEADLINES, SETTINGS, from_form, to_form
+from retain.resolve.form import HEADLINES, SETTINGS, SHOWN, from_form, short_form, to_form
 from retain.resolve.recipe import load, recipes
 
 
@@ -53,3 +53,17 @@ def test_a_rate_of_zero_is_the_methods_own() -> None:
     assert form["train_learning_rate"] == 0.0
     assert from_form(form).train.learning_rate == "auto"
     assert from_form(form | {"train_learning_rate": 5e-5}).train.learning_rate == 5e-5
+
+
+def test_the_form_a_person_sees_is_short_and_means_the_same() -> None:
+    for name in recipes():
+        form = short_form(load(name))
+        assert from_form(form) == load(name)
+        for parameter in SETTINGS:
+            assert len(form[parameter]) <= 18, (name, parameter)
+
+
+def test_every_shown_setting_exists() -> None:
+    form = to_form(load("quickstart"))
+    for parameter, keys in SHOWN.items():
+        assert set(keys) <= set(form[parameter]), parameter
