@@ -66,6 +66,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2se
     """A model in eval mode; ``dtype`` is auto (bf16 where the machine computes it), bf16, fp16 or fp32."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    quiet()
     check_folder(folder)
     kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     try:
@@ -125,10 +126,19 @@ def pick_device(name: str = "auto") -> str:
     return name
 
 
+def quiet() -> None:
+    """transformers' own bars and hints say nothing to the person who watches a step."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def from_gguf(file: Path, target: Path) -> None:
     """Turn a GGUF file into a safetensors folder (a 135M model: 20 s); the folder appears whole or not at all."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    quiet()
     place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **place)
     model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch_dtype("bf16"), **place)
