@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
 from retain import tracking
 from retain.errors import ConfigError, EnvironmentFault
 
@@ -96,9 +98,12 @@ class Registry:
         with reached("creating the version"):
             if self._model() is None:
                 self._create_model()
-            made = int(
-                self._mlflow.create_model_version(self.name, source=source, tags={**tags, DIGEST: digest}).version
-            )
+            # Publishers at once collide on the next number (or on a sqlite file): each tries again a moment later.
+            again = Retrying(
+                retry=retry_if_exception_type(tracking.away_errors()), stop=stop_after_attempt(8), wait=wait_random_exponential(0.05, 2), reraise=True,
+            )  # fmt: skip
+            version = again(self._mlflow.create_model_version, self.name, source=source, tags={**tags, DIGEST: digest})
+            made = int(version.version)
         first = self.find(digest)
         if first is not None and first.version < made:
             with reached("taking back a second version"):
