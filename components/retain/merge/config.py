@@ -47,5 +47,5 @@ class MergeConfig(StepConfig):
         0.02,
         gt=0,
         le=1,
-        description="largest allowed difference of probe logits in fp32, as a share of their spread; rounding of the stored precision is added to it",
+        description="largest allowed root mean square difference of probe logits, as a share of their standard deviation, for weights stored in 16 bits; a hundredth of it for fp32",
     )

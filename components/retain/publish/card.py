@@ -87,7 +87,7 @@ def _made(recipe: Mapping[str, Any], proof: Mapping[str, Any]) -> str:
     lines += [f"- {key.replace('_', ' ')}: {_cell(train[key])}" for key in keys if key in train]
     if proof:
         lines.append(f"- adapter strength: {proof['strength']:g}" + ("" if proof["strength"] == 1 else " (reduced, so that less is forgotten)"))  # fmt: skip
-        lines.append(f"- merged and proven: {proof['changed_tensors']} tensors changed; logits differ from base + adapter by at most {proof['logits']['largest_difference']:.3g} (allowed {proof['logits']['allowed']:.3g})")  # fmt: skip
+        lines.append(f"- merged and proven: {proof['changed_tensors']} tensors changed; logits differ from base + adapter by {proof['logits']['rms_difference']:.2g} of their spread (allowed {proof['logits']['allowed']:.2g})")  # fmt: skip
     return "\n".join(lines) if len(lines) > 2 else ""
 
 

@@ -6,7 +6,13 @@ from retain.faces import on_cpu
 
 
 @on_cpu
-def publish(config: dict, model: dsl.Input[dsl.Model], verdict: dsl.Input[dsl.Artifact], recipe: dsl.Input[dsl.Artifact], published: dsl.Output[dsl.Artifact]) -> None:
+def publish(
+    config: dict,
+    model: dsl.Input[dsl.Model],
+    verdict: dsl.Input[dsl.Artifact],
+    recipe: dsl.Input[dsl.Artifact],
+    published: dsl.Output[dsl.Artifact],
+) -> None:
     """Register exactly the model that was gated; anything else is refused.
 
     Args:

@@ -1,0 +1,115 @@
+"""What an adapter changes: ΔW of every tensor it touches, exact, a block of rows at a time, in fp32."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from retain.merge.tensors import Folder
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Delta(Protocol):
+    """ΔW of one tensor. whole: rows cannot be computed on their own (a norm over columns)."""
+
+    @property
+    def whole(self) -> bool: ...
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        """ΔW of the rows that start at ``first``; ``base``: the same rows of W in fp32, not changed."""
+        ...
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """scale · B A, A (r, in), B (out, r) in fp32, for a weight stored as (out, in); transposed: stored as (in, out).
+
+    LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1); an embedding (vocabulary, width) is the transposed case.
+    """
+
+    a: "torch.Tensor"
+    b: "torch.Tensor"
+    scale: float
+    transposed: bool = False
+    whole = False
+
+    def factors(self, first: int, count: int) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(left, right) with scale · left @ right = ΔW of these rows."""
+        if self.transposed:
+            return self.a.T[first : first + count], self.b.T
+        return self.b[first : first + count], self.a
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        left, right = self.factors(first, base.shape[0])
+        return (left @ right).mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class Dora:
+    """m ⊙ (W + ΔV) / ‖W + ΔV‖ − W, the norm over the input axis (Liu et al. 2024, arXiv 2402.09353, eq. 5).
+
+    by_column: the output axis is the second one of the stored tensor (Conv1D, embeddings).
+    """
+
+    low_rank: LowRank
+    magnitude: "torch.Tensor"
+    by_column: bool
+
+    @property
+    def whole(self) -> bool:
+        return self.by_column
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        direction = self.low_rank.rows(first, base).add_(base)
+        if self.by_column:
+            return direction.mul_(self.magnitude / direction.norm(dim=0)).sub_(base)
+        size = self.magnitude[first : first + base.shape[0]] / direction.norm(dim=1)
+        return direction.mul_(size[:, None]).sub_(base)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A change of a bias: value (out,) in fp32."""
+
+    value: "torch.Tensor"
+    whole = False
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        return self.value[first : first + base.shape[0]].clone()
+
+
+@dataclass(frozen=True)
+class Replace:
+    """A tensor trained as a whole (modules_to_save, changed weights): ΔW = new − W. It may have more rows than the base."""
+
+    folder: Folder
+    name: str
+    whole = False
+
+    def new(self, first: int, count: int) -> "torch.Tensor":
+        import torch
+
+        spec = self.folder.spec(self.name)
+        buffer = torch.empty(count * spec.row_bytes, dtype=torch.uint8)
+        return self.folder.read(self.name, first, count, buffer)
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        return self.new(first, base.shape[0]).reshape(base.shape).float() - base
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Single rows trained anew (peft's trainable_token_indices): values (n, width) at ``indices`` of the embedding."""
+
+    indices: tuple[int, ...]
+    values: "torch.Tensor"
+    whole = False
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        change = torch.zeros_like(base)
+        for row, value in zip(self.indices, self.values, strict=True):
+            if first <= row < first + base.shape[0]:
+                change[row - first] = value - base[row - first]
+        return change

@@ -1,0 +1,222 @@
+"""The proof that the merged files are base + adapter: an independent forward pass of peft's, a reload, counts of changes.
+
+Both sides run on weights mapped from the disk, widened to fp32 only while they are used, so that the one difference left
+is the rounding of the stored precision.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retain.errors import IntegrityError
+from retain.merge.adapters import Adapter
+from retain.merge.config import MergeConfig
+from retain.merge.stream import Moved
+
+if TYPE_CHECKING:
+    import torch
+
+LAYERS_RECOMPUTED = 8
+FP32_IS_FINER = 100  # a merge stored in fp32 must agree this many times better than one in 16 bits
+
+
+def prove(
+    config: MergeConfig,
+    base_dir: Path,
+    adapters: Sequence[tuple[Adapter, float]],
+    model: Path,
+    moved: Mapping[str, Moved],
+) -> dict[str, Any]:
+    """The content of proof.json; IntegrityError where the proof fails."""
+    merged = _reloaded(model)
+    logits = _logits(config, base_dir, adapters, merged)
+    if logits["rms_difference"] > logits["allowed"]:
+        raise IntegrityError(
+            "the merged model is not base + adapter", where=str(model), got=f"logits differ by {logits['rms_difference']:.3g} of their spread (root mean square)",
+            expected=f"at most {logits['allowed']:.3g}", fix="this is a fault of the merge or of a rare adapter: report it; raise merge.tolerance only if the stored precision explains it",
+        )  # fmt: skip
+    entries, lost = sum(m.entries for m in moved.values()), sum(m.lost for m in moved.values())
+    return {
+        "strength": config.strength, "changed_tensors": sum(m.entries > m.lost for m in moved.values()), "lost_ratio": lost / max(entries, 1),
+        "tensors": {name: {"entries": m.entries, "lost_ratio": m.lost / max(m.entries, 1)} for name, m in sorted(moved.items())},
+        "finite": "every value written was checked", "reload": "every tensor was found by its name and shape", "logits": logits,
+    }  # fmt: skip
+
+
+def _loader(folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    settings = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    return AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _load(folder: Path, **more: Any) -> Any:
+    return _loader(folder).from_pretrained(
+        str(folder), dtype="auto", local_files_only=True, use_safetensors=True, **more
+    )
+
+
+def _reloaded(folder: Path) -> Any:
+    """The merged model as a server would load it; nothing may be missing, left over or of another shape."""
+    model, info = _load(folder, output_loading_info=True)
+    wrong = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
+    if wrong:
+        raise IntegrityError("the merged model does not load whole", where=str(folder), got=str(wrong)[:300], fix="report this: the merge wrote wrong names")  # fmt: skip
+    return model.eval()
+
+
+def _logits(
+    config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], merged: Any
+) -> dict[str, Any]:
+    import torch
+
+    probes = _probes(config, merged)
+    result = _forward(merged, probes)
+    finest = {p.dtype for p in merged.parameters() if p.is_floating_point()} <= {torch.float32}
+    allowed = config.tolerance / (FP32_IS_FINER if finest else 1)
+    shape = {"rows": config.probe_rows, "tokens": config.probe_tokens, "allowed": allowed}
+    if config.method != "linear" or not all(_attachable(a, w * config.strength) for a, w in adapters):
+        if not torch.isfinite(result).all():
+            raise IntegrityError("the merged model's logits are not finite", where=str(base_dir))
+        return {**shape, "reference": "none: these changes cannot be attached to a base", "largest_difference": 0.0, "rms_difference": 0.0, "adapter_effect": 0.0, "layers_recomputed": 0}  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns of what its own merge would do to tied weights; none is done here
+        attached, plain, layers = _attached(config, base_dir, adapters, probes, merged)
+    spread = float(attached.std())
+    difference, effect = (result - attached) / spread, (attached - plain) / spread
+    return {
+        **shape, "reference": "peft, adapter attached to the base, fp32", "largest_difference": float(difference.abs().max()),
+        "rms_difference": _rms(difference), "adapter_effect": _rms(effect), "layers_recomputed": layers,
+    }  # fmt: skip
+
+
+def _attachable(adapter: Adapter, weight: float) -> bool:
+    """Whether peft can run it beside the base at this weight (a trained bias replaces the base's: all or nothing)."""
+    return adapter.kind == "peft" and (weight == 1 or adapter.settings.get("bias", "none") == "none")
+
+
+def _rms(values: "torch.Tensor") -> float:
+    return float(values.square().mean().sqrt())
+
+
+def _probes(config: MergeConfig, model: Any) -> "torch.Tensor":
+    """Seeded token ids (rows, tokens) that base and merged model both know."""
+    import torch
+
+    generator = torch.Generator().manual_seed(config.seed)
+    return torch.randint(0, model.get_input_embeddings().weight.shape[0] - 1, (config.probe_rows, config.probe_tokens), generator=generator)  # fmt: skip
+
+
+def _forward(model: Any, probes: "torch.Tensor") -> "torch.Tensor":
+    """fp32 logits (rows, tokens, vocabulary), one row at a time."""
+    import torch
+
+    more = {"decoder_input_ids": probes} if model.config.is_encoder_decoder else {}
+    rows = []
+    with torch.inference_mode(), widened():
+        for i in range(probes.shape[0]):
+            inputs = {name: ids[i : i + 1] for name, ids in more.items()}
+            rows.append(model(input_ids=probes[i : i + 1], use_cache=False, **inputs).logits.float())
+    return torch.cat(rows)
+
+
+def widened() -> Any:
+    """Within: every operation on 16-bit tensors is computed in fp32."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    low = (torch.bfloat16, torch.float16)
+
+    def wide(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype in low:
+            return value.float()
+        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+            return type(value)(wide(v) for v in value)
+        return value
+
+    class Widened(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(function, "__name__", "") in {"__get__", "__set__", "size", "dim", "__repr__"}:
+                return function(*args, **(kwargs or {}))
+            with torch._C.DisableTorchFunction():
+                values = [wide(a) for a in args]
+                named = {k: wide(v) for k, v in (kwargs or {}).items()}
+            return function(*values, **named)
+
+    return Widened()
+
+
+def _attached(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
+    """(logits of base + adapters, logits of the base alone, layers recomputed); each changed layer gives base + λ · Σ w · (adapted − base)."""
+    from peft import PeftModel
+
+    base = _load(base_dir).eval()
+    rows = merged.get_input_embeddings().weight.shape[0]
+    known = base.get_input_embeddings().weight.shape[0]
+    if rows > known:
+        base.resize_token_embeddings(rows, mean_resizing=False)
+    plain = _forward(base, probes.clamp(max=known - 1))
+    names = [f"adapter{i}" for i in range(len(adapters))]
+    model = PeftModel.from_pretrained(base, str(adapters[0][0].path), adapter_name=names[0])
+    for name, (adapter, _) in list(zip(names, adapters, strict=True))[1:]:
+        model.load_adapter(str(adapter.path), adapter_name=name)
+    weights = {name: weight * config.strength for name, (_, weight) in zip(names, adapters, strict=True)}
+    layers = _recomputed(model, merged, weights)
+    if weights != {names[0]: 1.0}:
+        for module in _changed_layers(model):
+            _blend(module, weights)
+    return _forward(model.eval(), probes), plain, layers
+
+
+def _recomputed(model: Any, merged: Any, weights: Mapping[str, float]) -> int:
+    """Layers whose stored weights are, to the last bit or its neighbour, the rounded sum with peft's own ΔW.
+
+    A wrong scale shows here even where the adapter is too weak to show in the logits. Layers evenly over the depth.
+    """
+    import torch
+    from peft.tuners.lora import Linear
+
+    layers = [(name, m) for name, m in model.get_base_model().named_modules() if type(m) is Linear and not m.use_dora.get(next(iter(weights)), False)]  # fmt: skip
+    checked = layers[:: max(1, len(layers) // LAYERS_RECOMPUTED)][:LAYERS_RECOMPUTED]
+    for name, layer in checked:
+        stored = merged.get_submodule(name).weight
+        exact = layer.get_base_layer().weight.float()
+        for adapter, weight in weights.items():
+            if adapter in layer.lora_A:
+                exact = exact + weight * layer.get_delta_weight(adapter).float()
+        error = (stored.float() - exact).abs()
+        step = exact.abs().clamp(min=1e-6) * torch.finfo(stored.dtype).eps
+        if bool((error > step + 1e-6).any()):
+            raise IntegrityError("a merged layer is not base + adapter", where=name, got=f"off by {float(error.max()):.3g}", expected="the rounded sum", fix="report this: a fault of the merge")  # fmt: skip
+    return len(checked)
+
+
+def _changed_layers(model: Any) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+
+
+def _blend(module: Any, weights: Mapping[str, float]) -> None:
+    """A layer's output is linear in its weights, so weighted outputs are the outputs of weighted weights."""
+    whole = module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        module.enable_adapters(False)
+        plain = whole(*args, **kwargs)
+        total = plain
+        module.enable_adapters(True)
+        for name, weight in weights.items():
+            if name in _adapters_of(module):
+                module.set_adapter(name)
+                total = total + weight * (whole(*args, **kwargs) - plain)
+        return total
+
+    module.forward = forward
+
+
+def _adapters_of(module: Any) -> set[str]:
+    own = getattr(module, "lora_A", {}), getattr(module, "lora_embedding_A", {}), getattr(module, "modules_to_save", {})
+    return {name for part in own for name in part} | set(getattr(module, "trainable_tokens_delta", {}))
