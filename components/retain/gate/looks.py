@@ -7,7 +7,9 @@ Armitage, McPherson and Rowe (1969): 3.47, 2.46, 2.01, 1.74 at alpha .05.
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
+
+from retain.gate.statistics import Array
 
 GRID = 1201
 
@@ -21,7 +23,9 @@ def alpha_at(attempt: int, alpha: float = 0.05) -> float:
 def boundaries(alpha: float, looks: int) -> tuple[float, ...]:
     """z that each look must pass, at fractions 1/looks, 2/looks, …, 1; the chance of ever passing at 0 is ``alpha``."""
     if looks == 1:
-        return (float(stats.norm.isf(alpha)),)
+        return (float(-special.ndtri(alpha)),)
+    from scipy import optimize  # a heavy import that only this needs
+
     last = optimize.brentq(lambda z: _crossing(z, looks) - alpha, 0.5, 6.0, xtol=1e-6)
     return tuple(float(last / np.sqrt(k / looks)) for k in range(1, looks + 1))
 
@@ -31,9 +35,13 @@ def _crossing(last: float, looks: int) -> float:
     step, grid = np.sqrt(1 / looks), np.linspace(-8.0, last, GRID)
     weight = np.full(GRID, grid[1] - grid[0])
     weight[[0, -1]] /= 2
-    density, crossed = stats.norm.pdf(grid, scale=step), float(stats.norm.sf(last, scale=step))
-    leap = stats.norm.pdf(grid[:, None] - grid[None, :], scale=step)
+    density, crossed = _normal(grid / step) / step, float(special.ndtr(-last / step))
+    leap = _normal((grid[:, None] - grid[None, :]) / step) / step
     for _ in range(looks - 1):
-        crossed += float((density * weight) @ stats.norm.sf(last - grid, scale=step))
+        crossed += float((density * weight) @ special.ndtr((grid - last) / step))
         density = leap @ (density * weight)
     return crossed
+
+
+def _normal(x: Array) -> Array:
+    return np.asarray(np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))

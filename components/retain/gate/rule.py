@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from retain.gate.statistics import (
     Array,
@@ -39,7 +39,7 @@ def macro(s: Summary, weights: Array, margin: float, z: float, fail_alpha: float
     """(a): non-inferior where ``upper`` < margin; ``lower`` is the fail side's bound."""
     drop = (weights * s.drop).sum(-1)
     held, null, plain = (weights**2 * v for v in (restricted_variance(s, margin), null_variance(s), s.variance))
-    pass_q = quantile(stats.norm.cdf(z), pooled_df(held, s.df))
+    pass_q = quantile(special.ndtr(z), pooled_df(held, s.df))
     fail_q = quantile(1 - fail_alpha / 2, pooled_df(null, s.df))
     error, spread = np.sqrt(held.sum(-1)), quantile(0.975, pooled_df(plain, s.df)) * np.sqrt(plain.sum(-1))
     return Macro(
@@ -62,7 +62,7 @@ def drops_fail(s: Summary, p_worse: Array, floors: Array, fail_alpha: float) -> 
 def own_margin(s: Summary, margins: Array, z: float, fail_alpha: float) -> tuple[Flags, Flags]:
     """Critical benchmarks: (non-inferior at the own margin, surely beyond it)."""
     error = np.sqrt(restricted_variance(s, margins))
-    passes = s.drop + quantile(stats.norm.cdf(z), s.df) * error < margins
+    passes = s.drop + quantile(special.ndtr(z), s.df) * error < margins
     beyond = s.drop - quantile(1 - fail_alpha / 2, s.df) * error > margins
     return passes, beyond
 
@@ -117,11 +117,11 @@ def target(s: Summary, p_better: Array, p_worse: Array, goal: Goal, z: float, fa
     """(c): (condition met, significantly worse)."""
     if goal.kind == "none":
         return np.ones_like(s.drop, dtype=bool), np.zeros_like(s.drop, dtype=bool)
-    worse, q = p_worse <= fail_alpha / 2, quantile(stats.norm.cdf(z), s.df)
+    worse, q = p_worse <= fail_alpha / 2, quantile(special.ndtr(z), s.df)
     if goal.kind == "not_worse":
         met = s.drop + q * np.sqrt(restricted_variance(s, goal.margin)) < goal.margin
         return met, worse & ~met
-    met = (p_better <= stats.norm.sf(z)) & (s.drop < 0)
+    met = (p_better <= special.ndtr(-z)) & (s.drop < 0)
     if goal.gain > 0:
         gained = replace(s, drop=-s.drop)
         met &= -s.drop - q * np.sqrt(restricted_variance(gained, goal.gain)) > goal.gain

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Array = NDArray[np.float64]
 EXACT_BELOW = 50
@@ -97,8 +97,10 @@ def null_variance(s: Summary) -> Array:
 def quantile(p: Any, df: Any) -> Array:
     """Student's t quantile; the normal one where ``df`` is infinite."""
     df = np.asarray(df, dtype=float)
-    finite = np.where(np.isfinite(df), np.maximum(df, 1.0), 1.0)
-    return np.where(np.isfinite(df), stats.t.ppf(p, finite), stats.norm.ppf(p))
+    normal = np.broadcast_to(special.ndtri(p), df.shape)
+    if np.isinf(df).all():
+        return normal
+    return np.where(np.isfinite(df), special.stdtrit(np.where(np.isfinite(df), np.maximum(df, 1.0), 1.0), p), normal)
 
 
 def pooled_df(parts: Array, df: Array) -> Array:
@@ -112,9 +114,9 @@ def mcnemar_p(b: Any, c: Any) -> Array:
     """One-sided p that the candidate is worse: exact below 50 flips, above it normal with continuity correction."""
     b, c = np.asarray(b, dtype=float), np.asarray(c, dtype=float)
     flips = b + c
-    exact = stats.binom.sf(b - 1, np.maximum(flips, 1), 0.5)
-    normal = stats.norm.sf((b - c - 1) / np.sqrt(np.maximum(flips, 1)))
-    return np.where(flips == 0, 1.0, np.where(flips < EXACT_BELOW, exact, normal))
+    exact = np.where(b == 0, 1.0, special.betainc(np.maximum(b, 1), c + 1, 0.5))  # P(Binomial(b + c, ½) ≥ b)
+    normal = special.ndtr(-(b - c - 1) / np.sqrt(np.maximum(flips, 1)))
+    return np.where(flips < EXACT_BELOW, exact, normal)
 
 
 def sign_flip_p(sums: Array, *, seed: int = 0, rounds: int = PERMUTATIONS) -> float:

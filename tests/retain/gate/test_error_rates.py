@@ -33,9 +33,9 @@ def limits(k):
 def test_at_the_margin_a_model_passes_in_at_most_6_percent(looks):
     rng, worst = np.random.default_rng(1), 0.0
     for f, k, n in CELLS:
-        passed, b, c = np.zeros(10 * RUNS, bool), 0, 0
+        passed, b, c = np.zeros(5 * RUNS, bool), 0, 0
         for look, z in enumerate(boundaries(0.05, looks), start=1):
-            more = flips(rng, n // looks, f, M, (10 * RUNS, k))
+            more = flips(rng, n // looks, f, M, (5 * RUNS, k))
             b, c = b + more[0], c + more[1]
             passed |= macro_passes(from_counts(b, c, n // looks * look), z)
         worst = max(worst, passed.mean())
