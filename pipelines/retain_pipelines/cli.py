@@ -14,21 +14,32 @@ app = typer.Typer(
     help="Fine-tune language models without letting them forget, and prove it.\n\nExit codes: 0 pass, 1 crash, 2 usage or configuration, 3 regressed, 4 inconclusive, 5 awaiting approval, 6 integrity, 7 data refused, 8 environment or service, 130 interrupted.",
 )  # fmt: skip
 
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting of the recipe, e.g. train.learning_rate=5e-5 (again for more).")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override one setting of the recipe, e.g. train.learning_rate=5e-5 (again for more)."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")
+]
 
 
 def emit(value: Any, as_json: bool, text: str = "") -> None:
     """The result: JSON for programs, text for people."""
-    sys.stdout.write((jsonlib.dumps(value, indent=1, ensure_ascii=False, default=str) if as_json else text or str(value)) + "\n")
+    sys.stdout.write(
+        (jsonlib.dumps(value, indent=1, ensure_ascii=False, default=str) if as_json else text or str(value)) + "\n"
+    )
 
 
 @app.command(epilog="Example: retain run quickstart --set train.num_train_epochs=1")
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe by its name (quickstart, naive) or the path of one.")] = "quickstart",
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe by its name (quickstart, naive) or the path of one.")
+    ] = "quickstart",
     overrides: Set = None,
     runs: Annotated[Path, typer.Option(help="Folder that takes the runs.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last run of this recipe; finished steps are not repeated.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the last run of this recipe; finished steps are not repeated.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from earlier runs.")] = False,
     json: Json = False,
 ) -> None:
@@ -49,7 +60,10 @@ def run(
 
 
 @app.command(epilog="Example: retain compile --out pipelines/compiled")
-def compile(out: Annotated[Path, typer.Option(help="Folder that takes the YAML files.")] = Path("pipelines/compiled"), json: Json = False) -> None:
+def compile(
+    out: Annotated[Path, typer.Option(help="Folder that takes the YAML files.")] = Path("pipelines/compiled"),
+    json: Json = False,
+) -> None:
     """Write every pipeline as KFP v2 IR YAML."""
     from retain_pipelines.compiling import compile_all
 
@@ -72,7 +86,9 @@ def doctor(json: Json = False) -> None:
 
     findings = examine()
     emit([finding.as_json() for finding in findings], json, report(findings))
-    raise typer.Exit(ExitCode.OK if all(finding.ok or finding.optional for finding in findings) else ExitCode.ENVIRONMENT)
+    raise typer.Exit(
+        ExitCode.OK if all(finding.ok or finding.optional for finding in findings) else ExitCode.ENVIRONMENT
+    )
 
 
 def main() -> None:

@@ -5,21 +5,71 @@ from typing import Annotated, Any
 
 import typer
 
+from retain.errors import UsageError
 from retain_pipelines.cli_steps import Json, Set, quiet
 
 Out = Annotated[Path, typer.Option(help="Folder that takes what the step writes.")]
+
+
+def merge(
+    base: Annotated[str, typer.Option(help="Base model: folder or URI.")],
+    adapter: Annotated[list[str], typer.Option(help="Adapter folder, or FOLDER=WEIGHT (again for more).")],
+    method: Annotated[str, typer.Option(help="linear, ties, dare, slerp")] = "linear",
+    strength: Annotated[
+        float, typer.Option(help="Factor on the whole change; below 1 goes back towards the base.")
+    ] = 1.0,
+    overrides: Set = None,
+    out: Out = Path("out/model"),
+    json: Json = False,
+) -> None:
+    """Write base + adapters as one model, with the proof that it is that (out/model)."""
+    from retain.merge.door import run_many
+
+    settings = {"method": method, "strength": strength, **_flags(overrides, "merge.")}
+    result = quiet(json, run_many, settings, _pinned(base), [_weighted(text) for text in adapter], str(out))
+    _emit(result, json)
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    """``FOLDER`` or ``FOLDER=0.7``."""
+    folder, mark, weight = text.rpartition("=")
+    try:
+        return (folder, float(weight)) if mark else (text, 1.0)
+    except ValueError:
+        raise UsageError("--adapter takes FOLDER or FOLDER=WEIGHT", got=text, expected="finance=0.7") from None
+
+
+def _flags(overrides: list[str] | None, stage: str) -> dict[str, Any]:
+    """``key=value`` flags as nested settings of one stage."""
+    import yaml
+
+    from retain.resolve import settings
+
+    values: dict[str, Any] = {}
+    for override in overrides or []:
+        key, mark, text = override.partition("=")
+        if not mark:
+            raise UsageError("--set takes key=value", got=override)
+        settings.put(values, key.removeprefix(stage), yaml.safe_load(text))
+    return values
 
 
 def score(
     model: Annotated[str, typer.Option(help="Model folder or URI.")],
     tasks: Annotated[str, typer.Option(help="lm-eval tasks, groups or YAML files, separated by commas.")] = "core",
     baseline: Annotated[str, typer.Option(help="A second model, scored on the same items (out/base).")] = "",
-    include_path: Annotated[list[Path] | None, typer.Option(help="Folder with task YAML files of your own (again for more).")] = None,
-    num_fewshot: Annotated[int, typer.Option(help="Solved examples before each item; -1 keeps the tasks' own number.")] = -1,
+    include_path: Annotated[
+        list[Path] | None, typer.Option(help="Folder with task YAML files of your own (again for more).")
+    ] = None,
+    num_fewshot: Annotated[
+        int, typer.Option(help="Solved examples before each item; -1 keeps the tasks' own number.")
+    ] = -1,
     limit: Annotated[int, typer.Option(help="Items of each task; 0 takes all.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bf16, fp16, fp32")] = "auto",
-    dataset: Annotated[str, typer.Option(help="Folder written by validate, whose test rows measure the target; empty: none.")] = "",
+    dataset: Annotated[
+        str, typer.Option(help="Folder written by validate, whose test rows measure the target; empty: none.")
+    ] = "",
     recipe: Annotated[str, typer.Option(help="Take all settings of the scorer from this recipe instead.")] = "",
     overrides: Set = None,
     out: Out = Path("out"),
@@ -39,14 +89,25 @@ def score(
     results = {}
     for name, uri in (("base", baseline), ("candidate", model)):
         if uri:
-            results[name] = quiet(json, run, settings, _pinned(uri), str(_folder(uri)) if name == "candidate" else "", dataset, str(out / name), str(out / f"{name}-metrics.json"))
+            results[name] = quiet(
+                json,
+                run,
+                settings,
+                _pinned(uri),
+                str(_folder(uri)) if name == "candidate" else "",
+                dataset,
+                str(out / name),
+                str(out / f"{name}-metrics.json"),
+            )
     _emit(results, json)
 
 
 def gate(
     base: Annotated[Path, typer.Option(help="Scores of the baseline (written by score).")] = Path("out/base"),
     candidate: Annotated[Path, typer.Option(help="Scores of the candidate.")] = Path("out/candidate"),
-    recipe: Annotated[str, typer.Option(help="Recipe whose gate section is the policy; empty: the defaults, without a target.")] = "",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe whose gate section is the policy; empty: the defaults, without a target.")
+    ] = "",
     overrides: Set = None,
     evidence: Annotated[str, typer.Option(help="Decide again from this evidence.json alone; no scores are read.")] = "",
     out: Out = Path("out/verdict"),
@@ -77,15 +138,11 @@ def _policy(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
         return load(recipe, overrides).gate.as_parameter()
     from retain.config import parse
     from retain.gate.config import GatePolicy
-    from retain.resolve import settings
+    from retain.resolve.settings import merge as lay_over
 
-    import yaml
-
-    values: dict[str, Any] = {"target": {"rule": "none"}}
-    for override in overrides or []:
-        key, _, text = override.partition("=")
-        settings.put(values, key.removeprefix("gate."), yaml.safe_load(text))
-    return parse(GatePolicy, values, where="gate").as_parameter()
+    return parse(
+        GatePolicy, lay_over({"target": {"rule": "none"}}, _flags(overrides, "gate.")), where="gate"
+    ).as_parameter()
 
 
 def _pinned(uri: str) -> dict[str, str]:
@@ -110,4 +167,8 @@ def _emit(value: Any, json: bool, text: str = "") -> None:
         emit(value, json, text)
 
 
-VERBS = {score: "retain score --model out/model --tasks core --limit 100", gate: "retain gate --base out/base --candidate out/candidate --set macro_margin_points=2"}
+VERBS = {
+    merge: "retain merge --base base --adapter finance=0.7 --adapter legal=0.3 --out model",
+    score: "retain score --model out/model --tasks core --limit 100",
+    gate: "retain gate --base out/base --candidate out/candidate --set macro_margin_points=2",
+}

@@ -7,9 +7,13 @@ from typing import Annotated, Any
 import typer
 
 Recipe = Annotated[str, typer.Argument(help="A shipped recipe by its name, or the path of one.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lora.r=8 (again for more).")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lora.r=8 (again for more).")
+]
 Out = Annotated[Path, typer.Option(help="Folder that takes what the step writes.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")
+]
 
 
 def _stages(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
@@ -46,7 +50,16 @@ def validate(recipe: Recipe, out: Out = Path("out"), overrides: Set = None, json
     from retain.validate.door import run
 
     s = _stages(recipe, overrides)
-    _run(json, run, s["checks"], s["sources"], s["base"], str(out / "dataset"), str(out / "rejects"), str(out / "validate.html"))
+    _run(
+        json,
+        run,
+        s["checks"],
+        s["sources"],
+        s["base"],
+        str(out / "dataset"),
+        str(out / "rejects"),
+        str(out / "validate.html"),
+    )
 
 
 def template(
@@ -61,10 +74,18 @@ def template(
     from retain.template.door import run
 
     s = _stages(recipe, overrides)
-    _run(json, run, s["template"], s["base"], str(dataset), generated, str(out / "rendered"), str(out / "template.html"))
+    _run(
+        json, run, s["template"], s["base"], str(dataset), generated, str(out / "rendered"), str(out / "template.html")
+    )
 
 
-def rehearse(recipe: Recipe, dataset: Annotated[Path, typer.Option(help="Folder written by validate.")] = Path("out/dataset"), out: Out = Path("out"), overrides: Set = None, json: Json = False) -> None:
+def rehearse(
+    recipe: Recipe,
+    dataset: Annotated[Path, typer.Option(help="Folder written by validate.")] = Path("out/dataset"),
+    out: Out = Path("out"),
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
     """Let the base model answer general prompts as replay rows (out/generated)."""
     from retain.rehearse.door import run
 
@@ -72,7 +93,13 @@ def rehearse(recipe: Recipe, dataset: Annotated[Path, typer.Option(help="Folder 
     _run(json, run, {**s["rehearse"], "wanted": True}, s["base"], str(dataset), str(out / "generated"))
 
 
-def mix(recipe: Recipe, rendered: Annotated[Path, typer.Option(help="Folder written by template.")] = Path("out/rendered"), out: Out = Path("out"), overrides: Set = None, json: Json = False) -> None:
+def mix(
+    recipe: Recipe,
+    rendered: Annotated[Path, typer.Option(help="Folder written by template.")] = Path("out/rendered"),
+    out: Out = Path("out"),
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
     """Mix in general rows at an exact share of tokens, decontaminated (out/mixture, out/mix.html)."""
     from retain.mix.door import run
 
@@ -80,12 +107,27 @@ def mix(recipe: Recipe, rendered: Annotated[Path, typer.Option(help="Folder writ
     _run(json, run, s["mix"], s["score"], str(rendered), str(out / "mixture"), str(out / "mix.html"))
 
 
-def train(recipe: Recipe, mixture: Annotated[Path, typer.Option(help="Folder written by mix.")] = Path("out/mixture"), out: Out = Path("out"), overrides: Set = None, json: Json = False) -> None:
+def train(
+    recipe: Recipe,
+    mixture: Annotated[Path, typer.Option(help="Folder written by mix.")] = Path("out/mixture"),
+    out: Out = Path("out"),
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
     """Tune the base on a mixture; goes on from the last whole checkpoint (out/adapter, out/history.json)."""
     from retain.train.door import run
 
     s = _stages(recipe, overrides)
-    _run(json, run, s["train"], s["base"], str(mixture), str(out / "adapter"), str(out / "history.json"), str(out / "train-metrics.json"))
+    _run(
+        json,
+        run,
+        s["train"],
+        s["base"],
+        str(mixture),
+        str(out / "adapter"),
+        str(out / "history.json"),
+        str(out / "train-metrics.json"),
+    )
 
 
 def publish(
@@ -104,10 +146,25 @@ def publish(
 
     resolved = resolve(load(recipe, overrides))
     write_recipe(resolved, out / "recipe.json")
-    _run(json, run, resolved.recipe.publish.as_parameter(), str(model), str(verdict), str(out / "recipe.json"), str(out / "published.json"))
+    _run(
+        json,
+        run,
+        resolved.recipe.publish.as_parameter(),
+        str(model),
+        str(verdict),
+        str(out / "recipe.json"),
+        str(out / "published.json"),
+    )
 
 
-VERBS = {validate: "retain validate quickstart --out out", template: "retain template quickstart", rehearse: "retain rehearse quickstart", mix: "retain mix quickstart", train: "retain train quickstart --set train.max_steps=20", publish: "retain publish quickstart"}
+VERBS = {
+    validate: "retain validate quickstart --out out",
+    template: "retain template quickstart",
+    rehearse: "retain rehearse quickstart",
+    mix: "retain mix quickstart",
+    train: "retain train quickstart --set train.max_steps=20",
+    publish: "retain publish quickstart",
+}
 
 
 def register(app: typer.Typer) -> None:

@@ -37,6 +37,8 @@ def compile_all(folder: Path) -> list[Path]:
     written = []
     for name in PIPELINES:
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump_all(documents(load(name)), sort_keys=True, allow_unicode=True, width=120), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump_all(documents(load(name)), sort_keys=True, allow_unicode=True, width=120), encoding="utf-8"
+        )
         written.append(path)
     return written

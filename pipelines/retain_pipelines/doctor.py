@@ -42,7 +42,15 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    return [_python(), *(_package(name, *what) for name, what in PACKAGES.items()), _disk(), _memory(), _gpu(), _tracking(), _engine()]
+    return [
+        _python(),
+        *(_package(name, *what) for name, what in PACKAGES.items()),
+        _disk(),
+        _memory(),
+        _gpu(),
+        _tracking(),
+        _engine(),
+    ]
 
 
 def _python() -> Finding:
@@ -52,7 +60,11 @@ def _python() -> Finding:
 def _package(names: str, purpose: str, extra: str, optional: bool) -> Finding:
     name = names.split("|")[0]
     found = any(_present(candidate) for candidate in names.split("|"))
-    fix = f"pip install {extra.partition(': pip install ')[2]}" if "pip install" in extra else f"pip install 'retain[{extra}]'"
+    fix = (
+        f"pip install {extra.partition(': pip install ')[2]}"
+        if "pip install" in extra
+        else f"pip install 'retain[{extra}]'"
+    )
     return Finding(name, found, purpose if found else f"missing: {purpose}", "" if found else fix, optional)
 
 
@@ -69,19 +81,36 @@ def _disk() -> Finding:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     ok = free > NEEDED_BYTES and os.access(folder, os.W_OK)
-    return Finding("disk", ok, f"{free / 1024**3:.0f} GiB free at {home()}", f"free {NEEDED_BYTES // 1024**3} GiB or set RETAIN_HOME to a place that has them")
+    return Finding(
+        "disk",
+        ok,
+        f"{free / 1024**3:.0f} GiB free at {home()}",
+        f"free {NEEDED_BYTES // 1024**3} GiB or set RETAIN_HOME to a place that has them",
+    )
 
 
 def _memory() -> Finding:
     import psutil
 
     total = psutil.virtual_memory().total / 1024**3
-    return Finding("memory", total >= 6, f"{total:.0f} GiB, {os.cpu_count()} cores", "the shipped example wants 6 GiB", optional=True)
+    return Finding(
+        "memory",
+        total >= 6,
+        f"{total:.0f} GiB, {os.cpu_count()} cores",
+        "the shipped example wants 6 GiB",
+        optional=True,
+    )
 
 
 def _gpu() -> Finding:
     found = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
-    return Finding("gpu", found, "NVIDIA device" if found else "none: training runs on the CPU", "" if found else "nothing to do for small models", optional=True)
+    return Finding(
+        "gpu",
+        found,
+        "NVIDIA device" if found else "none: training runs on the CPU",
+        "" if found else "nothing to do for small models",
+        optional=True,
+    )
 
 
 def _tracking() -> Finding:
@@ -90,11 +119,23 @@ def _tracking() -> Finding:
 
 def _engine() -> Finding:
     found = shutil.which("docker") is not None
-    return Finding("container engine", found, "docker" if found else "none", "" if found else "only needed to build images and for `make test-docker`", optional=True)
+    return Finding(
+        "container engine",
+        found,
+        "docker" if found else "none",
+        "" if found else "only needed to build images and for `make test-docker`",
+        optional=True,
+    )
 
 
 def report(findings: list[Finding]) -> str:
     marks = {True: "ok  ", False: "MISS"}
-    lines = [f"{marks[f.ok] if f.ok or not f.optional else '-   '} {f.name:<20} {f.found}" + (f"\n     → {f.fix}" if f.fix and not f.ok else "") for f in findings]
+    lines = [
+        f"{marks[f.ok] if f.ok or not f.optional else '-   '} {f.name:<20} {f.found}"
+        + (f"\n     → {f.fix}" if f.fix and not f.ok else "")
+        for f in findings
+    ]
     missing = [f.name for f in findings if not f.ok and not f.optional]
-    return "\n".join([*lines, "", f"missing: {', '.join(missing)}" if missing else "this machine can run `retain run quickstart`"])
+    return "\n".join(
+        [*lines, "", f"missing: {', '.join(missing)}" if missing else "this machine can run `retain run quickstart`"]
+    )

@@ -24,7 +24,10 @@ DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
 STOPS = ("stop-regressed", "stop-inconclusive", "stop-integrity", "await-approval")
 
 
-@dsl.pipeline(name=NAME, description="Fine-tune a model and prove that it forgot nothing: validate, mix, train, merge, score, gate, publish or stop.")
+@dsl.pipeline(
+    name=NAME,
+    description="Fine-tune a model and prove that it forgot nothing: validate, mix, train, merge, score, gate, publish or stop.",
+)
 def finetune(
     base_model: str = DEFAULTS["base_model"],
     data_id: str = DEFAULTS["data_id"],
@@ -72,12 +75,21 @@ def finetune(
     base = start.outputs["base"]
     rows = validate(config=start.outputs["checks"], sources=start.outputs["sources"], base=base)
     written = rehearse(config=start.outputs["rehearse"], base=base, dataset=rows.outputs["dataset"])
-    tokens = template(config=start.outputs["template"], base=base, dataset=rows.outputs["dataset"], generated=written.outputs["generated"])
+    tokens = template(
+        config=start.outputs["template"],
+        base=base,
+        dataset=rows.outputs["dataset"],
+        generated=written.outputs["generated"],
+    )
     mixed = mix(config=start.outputs["mix"], score=start.outputs["score"], rendered=tokens.outputs["rendered"])
     tuned = train(config=start.outputs["train"], base=base, mixture=mixed.outputs["mixture"])
     merged = merge(config=start.outputs["merge"], base=base, adapter=tuned.outputs["adapter"])
-    before = score(config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"]).set_display_name("score-base")
-    after = score(config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=merged.outputs["model"]).set_display_name("score-candidate")
+    before = score(config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"]).set_display_name(
+        "score-base"
+    )
+    after = score(
+        config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=merged.outputs["model"]
+    ).set_display_name("score-candidate")
     decision = gate(
         config=start.outputs["gate"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"],
         history=tuned.outputs["history"], rejects=rows.outputs["rejects"], mixture=mixed.outputs["mixture"], preview=tokens.outputs["preview"],
@@ -85,7 +97,12 @@ def finetune(
     ).set_caching_options(False)  # fmt: skip
     ending = decision.outputs["Output"]
     with dsl.If(ending == "publish", name="passed"):
-        publish_model(config=start.outputs["publish"], model=merged.outputs["model"], verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"]).set_caching_options(False)
+        publish_model(
+            config=start.outputs["publish"],
+            model=merged.outputs["model"],
+            verdict=decision.outputs["verdict"],
+            recipe=start.outputs["recipe"],
+        ).set_caching_options(False)
     for name in STOPS:
         with dsl.If(ending == name, name=name):
             stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)

@@ -50,9 +50,16 @@ def lint(spec: Mapping[str, Any]) -> None:
             source = task.get("inputs", {}).get("parameters", {}).get(name, {})
             output = source.get("taskOutputParameter", {}).get("outputParameterKey", "Output")
             if output != "Output":
-                raise UsageError(f"{where}: a branch on the named output '{output}' is skipped by the local runner", expected="a branch on the single return value (Output)", fix="return the value from the component")
+                raise UsageError(
+                    f"{where}: a branch on the named output '{output}' is skipped by the local runner",
+                    expected="a branch on the single return value (Output)",
+                    fix="return the value from the component",
+                )
         if "parameterIterator" in task or "artifactIterator" in task:
-            raise UsageError(f"{where}: a loop body takes its parameters from the wrong place in the local runner", fix="put the body into a nested pipeline")
+            raise UsageError(
+                f"{where}: a loop body takes its parameters from the wrong place in the local runner",
+                fix="put the body into a nested pipeline",
+            )
 
 
 def _tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -73,10 +80,22 @@ def with_content_images(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def certain_tasks(spec: Mapping[str, Any]) -> set[str]:
     """The tasks that run whatever the gate says: no condition above them."""
-    return {name for name, task in spec["root"]["dag"]["tasks"].items() if "triggerPolicy" not in task or "condition" not in task["triggerPolicy"]}
+    return {
+        name
+        for name, task in spec["root"]["dag"]["tasks"].items()
+        if "triggerPolicy" not in task or "condition" not in task["triggerPolicy"]
+    }
 
 
-def run(spec: Mapping[str, Any], arguments: Mapping[str, Any], folder: Path, *, finals: tuple[str, ...], cache: Path | None, show: Callable[[str], None]) -> Ran:
+def run(
+    spec: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    folder: Path,
+    *,
+    finals: tuple[str, ...],
+    cache: Path | None,
+    show: Callable[[str], None],
+) -> Ran:
     """Run a compiled pipeline in a child process; ``finals``: the tasks of which exactly one must have ended the run."""
     lint(spec)
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,8 +172,16 @@ def _judge(spec: Mapping[str, Any], folder: Path, finals: tuple[str, ...], code:
     swallowed = next((text for text in SWALLOWED if text in log), "")
     missing = certain_tasks(spec) - set(cached) - _left_outputs(folder)
     if code or swallowed or len(ended) != 1 or missing:
-        reason = swallowed or (f"no trace of {', '.join(sorted(missing))}" if missing else f"{len(ended)} final tasks, exit {code}")
-        raise EnvironmentFault("the local run was lost", where=str(folder / "run.log"), got=reason, expected=f"one of {', '.join(finals)}", fix="read the log, then start again with --resume")
+        reason = swallowed or (
+            f"no trace of {', '.join(sorted(missing))}" if missing else f"{len(ended)} final tasks, exit {code}"
+        )
+        raise EnvironmentFault(
+            "the local run was lost",
+            where=str(folder / "run.log"),
+            got=reason,
+            expected=f"one of {', '.join(finals)}",
+            fix="read the log, then start again with --resume",
+        )
     return Ran(int(ExitCode.OK), "", codes, cached, folder)
 
 

@@ -47,7 +47,9 @@ def run(recipe: Recipe, name: str, runs: Path, *, resume: bool, fresh: bool, sho
     parent.params(recipe.as_parameter())
     parent.tags({"retain.recipe_digest": recipe.digest(), "retain.recipe": name})
     cache = None if fresh else runs.absolute() / ".cache"
-    ran = local.run(spec_of(finetune.finetune), to_form(recipe), folder, finals=("publish", *finetune.STOPS), cache=cache, show=show)
+    ran = local.run(
+        spec_of(finetune.finetune), to_form(recipe), folder, finals=("publish", *finetune.STOPS), cache=cache, show=show
+    )
     outcome = _outcome(ran.exit_code, ran.message, folder, ran.cached)
     _close(parent, outcome)
     return outcome
@@ -57,9 +59,15 @@ def _folder(recipe: Recipe, name: str, runs: Path, resume: bool) -> tuple[Path, 
     """A new folder, or with ``resume`` the last one of the same recipe."""
     stem, digest = Path(name).stem, recipe.digest()
     if resume:
-        labels = [path for path in sorted(runs.glob(f"{stem}-*/{LABEL}")) if json.loads(path.read_text(encoding="utf-8"))["recipe_digest"] == digest]
+        labels = [
+            path
+            for path in sorted(runs.glob(f"{stem}-*/{LABEL}"))
+            if json.loads(path.read_text(encoding="utf-8"))["recipe_digest"] == digest
+        ]
         if not labels:
-            raise ConfigError("there is no run of this recipe to go on with", where=str(runs), fix="start it without --resume")
+            raise ConfigError(
+                "there is no run of this recipe to go on with", where=str(runs), fix="start it without --resume"
+            )
         return labels[-1].parent, json.loads(labels[-1].read_text(encoding="utf-8"))["run_id"]
     run_id = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     write_json(runs / run_id / LABEL, {"run_id": run_id, "recipe": name, "recipe_digest": digest})
@@ -87,9 +95,21 @@ def _close(parent: tracking.Stage, outcome: Outcome) -> None:
     """The parent run: verdict, the benchmarks' numbers, the report; then everything kept is sent at once."""
     verdict: Mapping[str, Any] = outcome.verdict
     if verdict:
-        parent.tags({"retain.verdict": verdict["verdict"], "retain.candidate_digest": verdict["candidate_digest"], "retain.policy_digest": verdict["policy_digest"]})
+        parent.tags(
+            {
+                "retain.verdict": verdict["verdict"],
+                "retain.candidate_digest": verdict["candidate_digest"],
+                "retain.policy_digest": verdict["policy_digest"],
+            }
+        )
         for row in [*verdict["benchmarks"], *([verdict["target"]] if verdict.get("target") else [])]:
-            parent.metrics({f"base/{row['name']}": row["base"], f"tuned/{row['name']}": row["tuned"], f"delta/{row['name']}": row["tuned"] - row["base"]})
+            parent.metrics(
+                {
+                    f"base/{row['name']}": row["base"],
+                    f"tuned/{row['name']}": row["tuned"],
+                    f"delta/{row['name']}": row["tuned"] - row["base"],
+                }
+            )
     if outcome.report:
         parent.artifact(outcome.report)
     parent.end("FINISHED" if outcome.exit_code in (0, 5) else "FAILED")

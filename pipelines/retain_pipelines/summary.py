@@ -7,14 +7,21 @@ from retain.gate.verdict import Reason
 from retain.tracking import tracking_uri
 from retain_pipelines.runs import Outcome
 
-WORDS = {"pass": "PASS", "regressed": "BLOCKED: regressed", "inconclusive": "BLOCKED: inconclusive", "integrity": "BLOCKED: scores do not match"}
+WORDS = {
+    "pass": "PASS",
+    "regressed": "BLOCKED: regressed",
+    "inconclusive": "BLOCKED: inconclusive",
+    "integrity": "BLOCKED: scores do not match",
+}
 
 
 def summary(outcome: Outcome) -> str:
     verdict = outcome.verdict
     lines = ["", *(_table(verdict) if verdict.get("benchmarks") else []), *_ending(outcome)]
     if version := outcome.published.get("version"):
-        lines.append(f"registered  {outcome.published['name']} version {version} (alias {', '.join(outcome.published['aliases'])})")
+        lines.append(
+            f"registered  {outcome.published['name']} version {version} (alias {', '.join(outcome.published['aliases'])})"
+        )
     if outcome.report:
         lines.append(f"report      {outcome.report}")
     lines += [f"run         {outcome.folder}", f"MLflow UI   mlflow ui --backend-store-uri {tracking_uri()}"]
@@ -24,18 +31,39 @@ def summary(outcome: Outcome) -> str:
 def _table(verdict: dict[str, Any]) -> list[str]:
     rows = [_row(row) for row in verdict["benchmarks"]]
     macro = verdict["macro"]
-    rows.append(("macro average", "", "", f"{-macro['drop_points']:+.2f}", f"{-macro['high']:+.2f} … {-macro['low']:+.2f}", f"margin {-macro['margin_points']:g}"))
+    rows.append(
+        (
+            "macro average",
+            "",
+            "",
+            f"{-macro['drop_points']:+.2f}",
+            f"{-macro['high']:+.2f} … {-macro['low']:+.2f}",
+            f"margin {-macro['margin_points']:g}",
+        )
+    )
     if "n" in verdict["target"]:
         rows.append(_row(verdict["target"]))
     head = ("benchmark", "base", "tuned", "change", "95 % interval", "items")
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in [head, *rows]]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [head, *rows]
+    ]
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
     """Scores in percent, the change and its interval in points (up is better)."""
     scores = [f"{100 * row['base']:.1f}", f"{100 * row['tuned']:.1f}"]
-    return (row["name"], *scores, f"{-row['drop_points']:+.2f}", f"{-row['high']:+.2f} … {-row['low']:+.2f}", str(row["n"]))
+    return (
+        row["name"],
+        *scores,
+        f"{-row['drop_points']:+.2f}",
+        f"{-row['high']:+.2f} … {-row['low']:+.2f}",
+        str(row["n"]),
+    )
 
 
 def _ending(outcome: Outcome) -> list[str]:
