@@ -32,19 +32,19 @@ def finetune(
     base_model: str = DEFAULTS["base_model"],
     data_id: str = DEFAULTS["data_id"],
     data_replay_share: float = DEFAULTS["data_replay_share"],
-    data_settings: dict = DEFAULTS["data_settings"],  # noqa: B006
+    data_settings: dict = DEFAULTS["data_settings"],
     gate_max_drop: float = DEFAULTS["gate_max_drop"],
     gate_min_gain: float = DEFAULTS["gate_min_gain"],
-    gate_settings: dict = DEFAULTS["gate_settings"],  # noqa: B006
+    gate_settings: dict = DEFAULTS["gate_settings"],
     publish: bool = DEFAULTS["publish"],
     publish_name: str = DEFAULTS["publish_name"],
-    run_settings: dict = DEFAULTS["run_settings"],  # noqa: B006
+    run_settings: dict = DEFAULTS["run_settings"],
     score_benchmarks: str = DEFAULTS["score_benchmarks"],
-    score_settings: dict = DEFAULTS["score_settings"],  # noqa: B006
+    score_settings: dict = DEFAULTS["score_settings"],
     train_epochs: float = DEFAULTS["train_epochs"],
     train_learning_rate: float = DEFAULTS["train_learning_rate"],
     train_method: str = DEFAULTS["train_method"],
-    train_settings: dict = DEFAULTS["train_settings"],  # noqa: B006
+    train_settings: dict = DEFAULTS["train_settings"],
 ):
     """Fine-tune without forgetting.
 
