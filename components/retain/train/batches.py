@@ -22,18 +22,31 @@ Micro = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """One tokenised row; ``labels[i]`` is ``input_ids[i]`` where that token is supervised, else -100."""
+    """One tokenised row; ``labels[i]`` is ``input_ids[i]`` where that token is supervised, else -100.
+
+    ``pair``: for an encoder-decoder ``input_ids`` is the source and ``labels`` the target, each of its own length.
+    """
 
     id: str
     part: str
     weight: float
     input_ids: np.ndarray
     labels: np.ndarray
+    pair: bool = False
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Labels by the position that predicts them: a causal model's first token has nothing before it."""
+        return self.labels if self.pair else self.labels[1:]
 
     @property
     def supervised(self) -> int:
-        """Tokens that carry loss: a first token has nothing before it to be predicted from."""
-        return int((self.labels[1:] != artifacts.IGNORED_LABEL).sum())
+        """Tokens that carry loss."""
+        return int((self.predicted != artifacts.IGNORED_LABEL).sum())
+
+    @property
+    def tokens(self) -> int:
+        return len(self.input_ids) + (len(self.labels) if self.pair else 0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class Mixture:
     info: dict[str, Any]
 
 
-def read_mixture(folder: Path, *, longest: int) -> Mixture:
+def read_mixture(folder: Path, *, longest: int, pairs: bool = False) -> Mixture:
     """Rows of a ``mixture/`` (memory: all token ids); a row longer than ``longest`` tokens or without a single supervised token is refused."""
     info = artifacts.read_info(folder, "retain.mixture/1")
     kinds: dict[tuple[str, str], list[Row]] = {}
@@ -54,7 +67,7 @@ def read_mixture(folder: Path, *, longest: int) -> Mixture:
         columns = {name: table.column(name).to_pylist() for name in ("id", "part", "split", "weight")}
         tokens = [table.column(name).to_numpy(zero_copy_only=False) for name in ("input_ids", "labels")]
         for i, ids, labels in zip(range(len(table)), *tokens, strict=True):
-            row = Row(columns["id"][i], columns["part"][i], columns["weight"][i], ids, labels)
+            row = Row(columns["id"][i], columns["part"][i], columns["weight"][i], ids, labels, pairs)
             _check(row, longest, folder)
             kinds.setdefault((columns["split"][i], columns["part"][i]), []).append(row)
     train = [row for (split, _), rows in kinds.items() if split == "train" for row in rows]
@@ -64,6 +77,11 @@ def read_mixture(folder: Path, *, longest: int) -> Mixture:
 
 
 def _check(row: Row, longest: int, folder: Path) -> None:
+    if not row.pair and len(row.labels) != len(row.input_ids):
+        raise DataRefused(
+            "a row was rendered for an encoder-decoder, and this model is not one", where=f"{folder}, row {row.id}",
+            got=f"{len(row.input_ids)} tokens and {len(row.labels)} labels", fix="render the rows again for this model",
+        )  # fmt: skip
     if len(row.input_ids) > longest:
         raise DataRefused(
             "a row is longer than the model can read", where=f"{folder}, row {row.id}", got=f"{len(row.input_ids)} tokens",
@@ -91,9 +109,9 @@ def plan(count: int, *, batch_rows: int, epochs: float, max_steps: int, seed: in
 def split(rows: Sequence[Row], most_tokens: int, *, padded: bool) -> Iterator[list[Row]]:
     """Groups of rows that hold at most ``most_tokens`` each (padding counted), a longer row alone."""
     group: list[Row] = []
-    for row in sorted(rows, key=lambda row: -len(row.input_ids)) if padded else rows:
-        held = len(group) * len(group[0].input_ids) if padded and group else sum(len(r.input_ids) for r in group)
-        extra = len(group[0].input_ids) if padded and group else len(row.input_ids)
+    for row in sorted(rows, key=lambda row: -row.tokens) if padded else rows:
+        held = len(group) * group[0].tokens if padded and group else sum(r.tokens for r in group)
+        extra = group[0].tokens if padded and group else row.tokens
         if group and held + extra > most_tokens:
             yield group
             group = []
@@ -117,19 +135,21 @@ def collate(rows: Sequence[Row], *, padded: bool, pad: int) -> Micro:
     import torch
 
     lengths = [len(row.input_ids) for row in rows]
-    width = max(lengths) if padded else 0
+    width = max(len(row.labels) for row in rows) if padded else 0
     starts = np.arange(len(rows)) * width if padded else np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    where = [np.flatnonzero(row.labels[1:] != artifacts.IGNORED_LABEL) for row in rows]
+    where = [np.flatnonzero(row.predicted != artifacts.IGNORED_LABEL) for row in rows]
     micro: Micro = {
         "keep": torch.from_numpy(np.concatenate([at + start for at, start in zip(where, starts, strict=True)])),
         "targets": torch.from_numpy(
-            np.concatenate([row.labels[1:][at] for row, at in zip(rows, where, strict=True)]).astype(np.int64)
+            np.concatenate([row.predicted[at] for row, at in zip(rows, where, strict=True)]).astype(np.int64)
         ),
         "weights": torch.from_numpy(
             np.concatenate([np.full(len(at), row.weight, np.float32) for row, at in zip(rows, where, strict=True)])
         ),
-        "tokens": sum(lengths),
+        "tokens": sum(row.tokens for row in rows),
     }
+    if rows[0].pair:
+        return micro | _pairs(rows, width, pad)
     return micro | (_padded(rows, width, pad) if padded else _packed(rows, lengths))
 
 
@@ -142,39 +162,73 @@ def _packed(rows: Sequence[Row], lengths: list[int]) -> Micro:
 
 
 def _padded(rows: Sequence[Row], width: int, pad: int) -> Micro:
+    return {"input_ids": _stacked([row.input_ids for row in rows], width, pad), "width": width}
+
+
+def _pairs(rows: Sequence[Row], width: int, pad: int) -> Micro:
+    """Sources with their mask (an encoder looks both ways), and targets as labels, which the model shifts itself."""
     import torch
 
-    ids = torch.full((len(rows), width), pad)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.input_ids)] = torch.from_numpy(row.input_ids.astype(np.int64))
-    return {"input_ids": ids}
+    lengths = torch.tensor([len(row.input_ids) for row in rows])
+    sources = _stacked([row.input_ids for row in rows], int(lengths.max()), pad)
+    mask = (torch.arange(sources.shape[1])[None] < lengths[:, None]).long()
+    return {"input_ids": sources, "attention_mask": mask, "labels": _stacked([row.labels for row in rows], width, artifacts.IGNORED_LABEL), "width": width}  # fmt: skip
+
+
+def _stacked(lines: Sequence[np.ndarray], width: int, fill: int) -> "torch.Tensor":
+    import torch
+
+    table = np.full((len(lines), width), fill, dtype=np.int64)
+    for i, line in enumerate(lines):
+        table[i, : len(line)] = line
+    return torch.from_numpy(table)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How rows become tensors: most tokens in one forward pass, padded or packed, and the token that fills."""
+
+    micro_tokens: int
+    padded: bool
+    pad: int = 0
 
 
 class Steps:
-    """A sequence of optimizer steps for a data loader; of each step this process takes its own share of the rows."""
+    """A sequence of optimizer steps for a data loader; of each step this process takes its own share of the rows.
 
-    def __init__(self, rows: list[Row], order: list[np.ndarray], *, micro_tokens: int, padded: bool, pad: int, rank: int = 0, world: int = 1) -> None:  # fmt: skip
-        self.rows, self.order, self.micro_tokens = rows, order, micro_tokens
-        self.padded, self.pad, self.rank, self.world = padded, pad, rank, world
+    ``apart``: replay rows go into micro-batches of their own (the divergence from the base is taken on them alone).
+    """
+
+    def __init__(self, rows: list[Row], order: list[np.ndarray], shape: Shape, *, rank: int = 0, world: int = 1, apart: bool = False) -> None:  # fmt: skip
+        self.rows, self.order, self.shape, self.rank, self.world, self.apart = rows, order, shape, rank, world, apart
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, step: int) -> Micro:
-        """``micros``: the micro-batches of this process; ``total_weight`` of the step over all processes."""
+        """``micros``: the micro-batches of this process; ``total_weight`` and ``replay_weight`` of the step over all processes.
+
+        Every process makes a forward pass in every step: one without a row of its own takes the first at weight 0.
+        """
         if step >= len(self):
             raise IndexError(step)
         rows = [self.rows[i] for i in self.order[step]]
-        mine = rows[self.rank :: self.world]
-        groups = split(mine, self.micro_tokens, padded=self.padded)
-        micros = [collate(group, padded=self.padded, pad=self.pad) for group in groups]
-        return {"micros": micros, "total_weight": total_weight(rows)}
+        mine = rows[self.rank :: self.world] or [rows[0]._replace(weight=0.0)]
+        replay = [row for row in mine if self.apart and row.part == "replay"]
+        rest = [row for row in mine if not (self.apart and row.part == "replay")]
+        micros = [
+            collate(group, padded=self.shape.padded, pad=self.shape.pad) | {"replay": part is replay}
+            for part in (rest, replay)
+            for group in split(part, self.shape.micro_tokens, padded=self.shape.padded)
+        ]
+        replayed = total_weight([row for row in rows if row.part == "replay"])
+        return {"micros": micros, "total_weight": total_weight(rows), "replay_weight": replayed}
 
 
-def as_batches(rows: list[Row], *, micro_tokens: int, padded: bool, pad: int) -> Iterator[Micro]:
+def as_batches(rows: list[Row], shape: Shape) -> Iterator[Micro]:
     """``rows`` once, in order, for an evaluation."""
-    for group in split(rows, micro_tokens, padded=padded):
-        yield collate(group, padded=padded, pad=pad)
+    for group in split(rows, shape.micro_tokens, padded=shape.padded):
+        yield collate(group, padded=shape.padded, pad=shape.pad)
 
 
 def to_device(micro: Micro, device: "torch.device | str") -> Micro:

@@ -5,61 +5,38 @@ from typing import Literal
 from pydantic import Field
 
 from retain.config import StepConfig
+from retain.train.method_config import (
+    AnchorConfig,
+    Auto,
+    BottleneckConfig,
+    EarlyStoppingConfig,
+    FreezeConfig,
+    KlConfig,
+    LoraConfig,
+    OftConfig,
+    PromptConfig,
+    QuantConfig,
+)
 
-# Rates that worked without breaking the base, and the highest that is known to (forgetting.md of the design notes;
-# full: never above 2e-5). Above the second a training still runs, with a warning in its result.
-METHOD_RATES: dict[str, tuple[float, float]] = {"lora": (1e-4, 5e-4), "full": (1e-5, 2e-5)}
-
-Auto = Literal["auto"]
-
-
-class LoraConfig(StepConfig):
-    """Low-rank adapters: W + (alpha / r)·B·A (Hu et al. 2021, arXiv 2106.09685)."""
-
-    r: int = Field(default=16, ge=1, le=4096, description="Rank of the update, in dimensions.")
-    alpha: float = Field(default=32.0, gt=0, description="Scale numerator: the update is multiplied by alpha / r.")
-    dropout: float | Auto = Field(
-        default="auto",
-        description="Share of adapter inputs dropped while training, 0 to 1; auto: .05 under 1 000 rows, else 0.",
-    )
-    target_modules: str | list[str] = Field(
-        default="mlp-only",
-        description="mlp-only, all-linear, attention-only, attention-qv, or the module names themselves.",
-    )
-    use_rslora: bool = Field(
-        default=False, description="Scale by alpha / sqrt(r) instead of alpha / r (arXiv 2312.03732)."
-    )
-
-
-class EarlyStoppingConfig(StepConfig):
-    """Two losses are watched: the target's, and the loss on general rows (retention)."""
-
-    patience: int = Field(
-        default=2,
-        ge=0,
-        description="Evaluations without a better target loss before the training stops; 0 = never stops.",
-    )
-    min_delta_nats: float = Field(
-        default=0.0, ge=0, description="Smallest gain in target loss that counts, nats per token."
-    )
-    max_retention_rise_nats: float = Field(
-        default=0.1,
-        ge=0,
-        description="Rise of the general loss above the base's that stops the training, nats per token; 0 = not watched.",
-    )
-    keep_best: bool = Field(
-        default=True, description="Keep the weights of the best evaluation instead of the last step's."
-    )
+# Rates that worked without breaking the base, and the highest that is known to (full: never above 2e-5; the soft prompts
+# and IA3 after PEFT's method comparison). Above the second a training still runs, with a warning in its result.
+METHOD_RATES: dict[str, tuple[float, float]] = {
+    "lora": (1e-4, 5e-4), "qlora": (1e-4, 5e-4), "full": (1e-5, 2e-5), "freeze": (1e-5, 5e-5), "bottleneck": (1e-4, 1e-3), "prefix": (1e-3, 3e-2),
+    "prompt": (1e-3, 3e-2), "p_tuning": (1e-3, 3e-2), "ia3": (1e-3, 5e-3), "oft": (1e-4, 1e-3), "osf": (1e-5, 5e-5),
+}  # fmt: skip
+SOFT_PROMPTS = ("prefix", "prompt", "p_tuning")
+Method = Literal["lora", "qlora", "full", "freeze", "bottleneck", "prefix", "prompt", "p_tuning", "ia3", "oft", "osf"]
 
 
 class TrainConfig(StepConfig):
     """How to train: the default is a LoRA on the MLP with few steps at a small rate, the cheapest way not to forget."""
 
-    method: Literal["lora", "full"] = Field(
-        default="lora", description="What is trained: lora (low-rank adapters) or full (every weight)."
+    method: Method = Field(
+        default="lora",
+        description="What is trained: lora, qlora (4-bit base), full (every weight), freeze (some weights), bottleneck adapters, prefix, prompt, p_tuning, ia3, oft, osf.",
     )
     learning_rate: float | Auto = Field(
-        default="auto", description="Peak rate, per step; auto: the method's own default (lora 1e-4, full 1e-5)."
+        default="auto", description="Peak rate, per step; auto or 0: the method's own default (lora 1e-4, full 1e-5)."
     )
     num_train_epochs: float = Field(
         default=2.0, gt=0, le=1000, description="Passes over the training rows; ignored when max_steps is set."
@@ -120,7 +97,19 @@ class TrainConfig(StepConfig):
         gt=0,
         description="Rise of the smoothed training loss above its lowest that stops the run as diverged, nats per token.",
     )
-    lora: LoraConfig = Field(default_factory=LoraConfig, description="Settings of method lora.")
+    lora: LoraConfig = Field(
+        default_factory=LoraConfig,
+        description="Settings of methods lora and qlora; target_modules also for ia3, oft, osf.",
+    )
+    quant: QuantConfig = Field(default_factory=QuantConfig, description="Settings of method qlora.")
+    freeze: FreezeConfig = Field(default_factory=FreezeConfig, description="Settings of method freeze.")
+    prompt: PromptConfig = Field(
+        default_factory=PromptConfig, description="Settings of methods prefix, prompt and p_tuning."
+    )
+    oft: OftConfig = Field(default_factory=OftConfig, description="Settings of methods oft and osf.")
+    bottleneck: BottleneckConfig = Field(default_factory=BottleneckConfig, description="Settings of method bottleneck.")
+    kl: KlConfig = Field(default_factory=KlConfig, description="Divergence from the base on replay rows.")
+    anchor: AnchorConfig = Field(default_factory=AnchorConfig, description="Pull back to the base's weights.")
     early_stopping: EarlyStoppingConfig = Field(
         default_factory=EarlyStoppingConfig, description="When to stop before the last step."
     )
@@ -132,4 +121,4 @@ BESIDE_THE_RECIPE = {"save_steps", "keep_checkpoints", "resume"}
 
 def rate(config: TrainConfig) -> float:
     """The peak learning rate in force."""
-    return METHOD_RATES[config.method][0] if config.learning_rate == "auto" else float(config.learning_rate)
+    return METHOD_RATES[config.method][0] if config.learning_rate in ("auto", 0) else float(config.learning_rate)

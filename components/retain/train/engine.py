@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from retain.errors import Interrupted
-from retain.train import checkpoints
+from retain.errors import ConfigError, Interrupted
+from retain.train import anchor, checkpoints
+from retain.train.anchor import SHARE_OF_LOSS, Anchor
 from retain.train.batches import Micro, Row, Steps, as_batches, to_device, total_weight
 from retain.train.config import TrainConfig, rate
 from retain.train.loss import Head
+from retain.train.methods import kind
 from retain.train.optimizer import MasterAdamW
 from retain.train.watch import Watch, history_from, history_json
 
@@ -39,12 +41,27 @@ class Engine(Trainer):
     def __init__(self, config: TrainConfig, model: Any, plan: Plan, watch: Watch, device: str) -> None:
         self.config, self.plan, self.watch = config, plan, watch
         self.optimizer: Any
+        model.to(device)
         self.head = Head(model.get_base_model() if hasattr(model, "get_base_model") else model)
+        self.anchor = self._anchored(model, device)
+        self.extra: dict[str, float] = {}
         self.best: list[torch.Tensor] = []
         self.interrupted = False
         super().__init__(model=model, args=arguments(config, plan, device), train_dataset=plan.steps, callbacks=[_Rhythm(self)])  # fmt: skip
         for name in ("PrinterCallback", "ProgressCallback", "DefaultFlowCallback"):
             self._drop(name)
+
+    def _anchored(self, model: Any, device: str) -> Anchor | None:
+        knobs = self.config.anchor
+        if knobs.kind == "none":
+            return None
+        anchor.check(model, knobs.kind)
+        if knobs.kind == "l2_sp":
+            return Anchor(model, {})
+        rows = [row for row in self.plan.steps.rows if row.part == "replay"][: knobs.fisher_rows]
+        if not rows:
+            raise ConfigError("ewc measures the base's knowledge on replay rows, and there are none", where="train.anchor.kind", fix="give the mix a replay source, or use l2_sp")  # fmt: skip
+        return Anchor(model, anchor.fisher(model, self.head, rows, self.plan.steps.shape, device))
 
     def _drop(self, name: str) -> None:
         for callback in [c for c in self.callback_handler.callbacks if type(c).__name__ == name]:
@@ -65,16 +82,49 @@ class Engine(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of every micro-batch of one step → its mean loss over supervised tokens, nats."""
         model.train()
-        micros, total = inputs["micros"], inputs["total_weight"]
+        micros = inputs["micros"]
         loss = torch.zeros((), device=self.args.device)
+        self.extra = {}
         for i, micro in enumerate(micros):
             last = i == len(micros) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                part = self.head.loss(model, to_device(micro, self.args.device)) * (self.args.world_size / total)
-                self.accelerator.backward(part)
-            loss += part.detach()
+                task, held = self._losses(model, to_device(micro, self.args.device), inputs)
+                self.accelerator.backward((task + held) * self.args.world_size)
+            loss += task.detach() * self.args.world_size
         self.tokens = sum(micro["tokens"] for micro in micros) * self.args.world_size
+        self._pull(float(loss))
         return loss
+
+    def _losses(self, model: Any, micro: Micro, step: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(this micro-batch's part of the step's mean loss, beta · its part of the mean divergence from the base on replay)."""
+        hidden = self.head.hidden(model, micro)
+        task = self.head.cross_entropy(hidden, micro["targets"], micro["weights"]) / step["total_weight"]
+        if not (self.config.kl.beta and micro["replay"]):
+            return task, task.new_zeros(())
+        with torch.no_grad(), self.model.disable_adapter():
+            base = self.head.hidden(self.model, micro)
+        divergence = self.head.divergence(base, hidden, micro["weights"]) / step["replay_weight"]
+        self.extra["kl_to_base_nats"] = (
+            self.extra.get("kl_to_base_nats", 0.0) + float(divergence.detach()) * self.args.world_size
+        )
+        return task, self.config.kl.beta * divergence
+
+    def _pull(self, loss: float) -> None:
+        """The anchor's gradient; an automatic strength is settled at the end of the warmup."""
+        if self.anchor is None:
+            return
+        history, wanted = self.watch.history, self.config.anchor.strength
+        if wanted != "auto":
+            history.anchor_strength = float(wanted)
+        penalty = self.anchor.pull(history.anchor_strength)
+        if (
+            wanted == "auto"
+            and not history.anchor_strength
+            and penalty > 0
+            and self.state.global_step >= self.args.warmup_steps
+        ):
+            history.anchor_strength = SHARE_OF_LOSS * loss / penalty
+        self.extra["anchor_penalty_nats"] = history.anchor_strength * penalty
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -84,7 +134,9 @@ class Engine(Trainer):
         if "grad_norm" in logs:
             step = self.state.global_step
             metrics = self.watch.step(step, logs["loss"], logs["grad_norm"], self.tokens)
-            self.plan.log(metrics | {"learning_rate": logs["learning_rate"], "grad_norm": logs["grad_norm"]}, step)
+            self.plan.log(
+                metrics | {"learning_rate": logs["learning_rate"], "grad_norm": logs["grad_norm"]} | self.extra, step
+            )
 
     # -- validation ----------------------------------------------------------------------------------------------
 
@@ -105,15 +157,14 @@ class Engine(Trainer):
     def mean_loss(self, rows: list[Row]) -> float:
         if not rows:
             return float("nan")
-        steps = self.plan.steps
-        batches = as_batches(rows, micro_tokens=steps.micro_tokens, padded=steps.padded, pad=steps.pad)
+        batches = as_batches(rows, self.plan.steps.shape)
         total = sum(float(self.head.loss(self.model, to_device(micro, self.args.device))) for micro in batches)
         return total / total_weight(rows)
 
     def final_weights(self) -> list[torch.Tensor]:
         """What a run ends with: fp32 masters of an adapter, or a model's own weights in its own precision."""
         optimizer = self.masters()
-        return optimizer.masters if hasattr(self.model, "peft_config") else [p.data for p in optimizer.sources]
+        return [p.data for p in optimizer.sources] if kind(self.model) == "weights" else optimizer.masters
 
     def masters(self) -> MasterAdamW:
         """Our optimizer, also where accelerate has wrapped it."""

@@ -11,6 +11,7 @@ import torch
 
 from retain.train.attention import PACKED
 
+MODEL_INPUTS = ("input_ids", "position_ids", "lengths", "attention_mask", "labels")
 CHUNK_LOGITS = 8_000_000  # logits at a time: 32 MB in fp32, about the last-level cache of a CPU
 
 
@@ -94,12 +95,14 @@ class Head:
 
     def hidden(self, model: Any, micro: dict[str, Any]) -> torch.Tensor:
         """[S, H] final states (fused) or [S, V] logits at the supervised positions."""
-        inputs: dict[str, Any] = {key: micro[key] for key in ("input_ids", "position_ids", "lengths") if key in micro}
+        inputs: dict[str, Any] = {key: micro[key] for key in MODEL_INPUTS if key in micro}
         if "lengths" in micro:
             inputs["logits_to_keep"] = micro["keep"]
         out = model(**inputs, use_cache=False).logits
-        flat = out.reshape(-1, out.shape[-1])
-        return flat if "lengths" in micro else flat[micro["keep"]]
+        if "lengths" in micro:
+            return out[0]
+        width = micro["width"]
+        return out[:, -width:].reshape(-1, out.shape[-1])[micro["keep"]]  # soft prompts put their own positions before
 
     def loss(self, model: Any, micro: dict[str, Any]) -> torch.Tensor:
         """Σ weight · −log p(token) over the supervised tokens of one micro-batch, nats."""
@@ -113,6 +116,29 @@ class Head:
             return result
         losses = torch.nn.functional.cross_entropy(hidden.float(), targets, reduction="none")
         return (losses * weights).sum()
+
+    def divergence(self, base: torch.Tensor, tuned: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Σ weight · KL(base ‖ tuned) over the vocabulary, nats; both [S, H] (fused) or logits [S, V], gradient for ``tuned`` only."""
+        total = tuned.new_zeros((), dtype=torch.float32)
+        for b, t, w in zip(*(x.split(self.rows_at_a_time()) for x in (base, tuned, weights)), strict=True):
+            with torch.no_grad():
+                reference = self._logits(b).log_softmax(dim=-1)
+            log_tuned = self._logits(t).log_softmax(dim=-1)
+            total = (
+                total
+                + (
+                    torch.nn.functional.kl_div(log_tuned, reference, reduction="none", log_target=True).sum(dim=-1) * w
+                ).sum()
+            )
+        return total
+
+    def rows_at_a_time(self) -> int:
+        return max(1, CHUNK_LOGITS // self.module.weight.shape[0])
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        if not self.fused:
+            return hidden.float()
+        return torch.nn.functional.linear(hidden, self.module.weight, self.module.bias).float()
 
 
 def _identity(hidden: torch.Tensor) -> torch.Tensor:

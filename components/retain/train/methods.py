@@ -1,53 +1,172 @@
-"""From a base model to a model that is ready to be trained by one method."""
+"""From a base model to a model of which exactly one method's parameters can move."""
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from retain.errors import ConfigError
-from retain.train import lora_linear, targets
+from retain.train import bottleneck, lora_linear, starts, targets
+from retain.train.batches import Row
 from retain.train.config import TrainConfig
+from retain.train.method_config import LoraConfig
 
 SMALL_DATA_ROWS = 1000
 
 
-def prepare(config: TrainConfig, model: Any, rows: int) -> Any:
-    """``model`` with exactly the parameters of the method trainable; ``rows`` is the number of training rows."""
-    if getattr(model, "quantization_method", None) and config.method == "full":
-        raise ConfigError(
-            "a quantised base cannot be trained in full",
-            got=model.quantization_method,
-            fix="use method: lora, or the unquantised base",
-        )
-    return METHODS[config.method](config, model, rows)
+@dataclass(frozen=True)
+class Start:
+    """What a method is made from; ``rows``: training rows."""
+
+    config: TrainConfig
+    model: Any
+    rows: list[Row]
+    model_dir: Path
+
+    @property
+    def task(self) -> str:
+        return "SEQ_2_SEQ_LM" if self.model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
-def full(config: TrainConfig, model: Any, rows: int) -> Any:
+def prepare(start: Start) -> Any:
+    """The model with exactly the parameters of ``config.method`` trainable."""
+    model = METHODS[start.config.method](start)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError("nothing is left to train", where="train.freeze", fix="freeze fewer layers")
+    return model
+
+
+def full(start: Start) -> Any:
     """Every weight moves."""
-    return model.requires_grad_(True)
+    if getattr(start.model, "quantization_method", None):
+        raise ConfigError(
+            "a quantised base cannot be trained in full", got=str(start.model.quantization_method), fix="use method: qlora, or the unquantised base"
+        )  # fmt: skip
+    return start.model.requires_grad_(True)
 
 
-def lora(config: TrainConfig, model: Any, rows: int) -> Any:
+def freeze(start: Start) -> Any:
+    """Every weight moves but those of the first and last blocks, the embeddings and the named ones."""
+    knobs, model = start.config.freeze, full(start)
+    blocks = 1 + max(site.layer for site in targets.sites(model))
+    first = blocks * 2 // 3 if knobs.first_layers == "auto" else int(knobs.first_layers)
+    embeddings = {id(p) for p in model.get_input_embeddings().parameters()} if knobs.embeddings else set()
+    for name, parameter in model.named_parameters():
+        number = targets.block_number(name)
+        low_or_high = number is not None and not first <= number < blocks - knobs.last_layers
+        named = any(re.search(pattern, name) for pattern in knobs.patterns)
+        parameter.requires_grad_(not (low_or_high or named or id(parameter) in embeddings))
+    return model
+
+
+def lora(start: Start) -> Any:
     """peft's LoRA in the precision of the base; the optimizer holds the fp32 masters."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig as PeftLora
 
-    knobs = config.lora
-    dropout = (0.05 if rows < SMALL_DATA_ROWS else 0.0) if knobs.dropout == "auto" else knobs.dropout
-    settings = LoraConfig(
-        r=knobs.r, lora_alpha=knobs.alpha, lora_dropout=dropout, target_modules=targets.choose(model, knobs.target_modules),
-        use_rslora=knobs.use_rslora, task_type="CAUSAL_LM", fan_in_fan_out=_transposed(model),
+    knobs = start.config.lora
+    dropout = (0.05 if len(start.rows) < SMALL_DATA_ROWS else 0.0) if knobs.dropout == "auto" else float(knobs.dropout)
+    names, ranks, alphas = _planned(start.model, knobs)
+    settings = PeftLora(
+        r=knobs.r, lora_alpha=knobs.alpha, lora_dropout=dropout, target_modules=names, use_rslora=knobs.use_rslora, use_dora=knobs.use_dora,
+        task_type=start.task, fan_in_fan_out=_transposed(start.model), rank_pattern=ranks, alpha_pattern=alphas,
     )  # fmt: skip
-    adapted = get_peft_model(model, settings, autocast_adapter_dtype=False)
-    lora_linear.quicken(adapted)
-    return adapted
+    adapted = starts.adapt(start.model, settings, knobs.init, start.rows, start.config.batch_rows)
+    return _in_base_precision(adapted)
+
+
+def _planned(model: Any, knobs: LoraConfig) -> tuple[list[str], dict[str, int], dict[str, float]]:
+    """(modules, ranks, alphas) with the layer plan worked in."""
+    names = targets.choose(model, knobs.target_modules)
+    ranks, alphas = dict(knobs.rank_pattern), dict(knobs.alpha_pattern)
+    if knobs.layer_plan == "thirds":
+        chosen = targets.matching(model, names)
+        blocks = 1 + max(site.layer for site in targets.sites(model))
+        upper = [site for site in chosen if site.layer >= blocks // 3]
+        for site in upper:
+            if site.layer < 2 * blocks // 3:
+                ranks[re.escape(site.name)] = max(1, knobs.r // 2)
+                alphas[re.escape(site.name)] = knobs.alpha / 2
+        names = [site.name for site in upper]
+    return names, ranks, alphas
+
+
+def _in_base_precision(model: Any) -> Any:
+    """Adapters compute in the type of the layers they sit on: no cast in every forward."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(model.dtype if model.dtype.is_floating_point else parameter.dtype)
+    lora_linear.quicken(model)
+    return model
+
+
+def soft_prompt(start: Start) -> Any:
+    """Virtual tokens before every row: as keys and values (prefix), embeddings (prompt), or made by an encoder (p_tuning)."""
+    import peft
+
+    knobs, common = start.config.prompt, {"task_type": start.task, "num_virtual_tokens": start.config.prompt.tokens}
+    if start.config.method == "prefix":
+        settings = peft.PrefixTuningConfig(
+            **common, prefix_projection=knobs.projection, encoder_hidden_size=knobs.hidden
+        )
+    elif start.config.method == "p_tuning":
+        settings = peft.PromptEncoderConfig(**common, encoder_hidden_size=knobs.hidden)
+    else:
+        text = {
+            "prompt_tuning_init": "TEXT",
+            "prompt_tuning_init_text": knobs.text,
+            "tokenizer_name_or_path": str(start.model_dir),
+        }
+        settings = peft.PromptTuningConfig(**common, **(text if knobs.text else {"prompt_tuning_init": "SAMPLE_VOCAB"}))
+    return peft.get_peft_model(start.model, settings)
+
+
+def ia3(start: Start) -> Any:
+    """One factor per key, value and inner MLP channel (Liu et al. 2022, arXiv 2205.05638)."""
+    from peft import IA3Config, get_peft_model
+
+    known = targets.sites(start.model)
+    inputs = targets.outputs_of_mlp(known)
+    names = sorted({site.leaf for site in known if site.leaf in targets.KEY_VALUE} | {site.leaf for site in inputs})
+    settings = IA3Config(
+        task_type=start.task, target_modules=names, feedforward_modules=sorted({site.leaf for site in inputs}), fan_in_fan_out=_transposed(start.model)
+    )  # fmt: skip
+    return _in_base_precision(get_peft_model(start.model, settings))
+
+
+def rotations(start: Start) -> Any:
+    """oft: weights turned by small orthogonal blocks; osf: weights moved only outside their leading subspace."""
+    import peft
+
+    if _transposed(start.model):
+        raise ConfigError("peft cannot rotate GPT-2's transposed layers (Conv1D)", where="train.method", got=start.config.method, fix="use method lora")  # fmt: skip
+    names = targets.choose(start.model, start.config.lora.target_modules)
+    if start.config.method == "oft":
+        settings = peft.OFTConfig(task_type=start.task, r=0, oft_block_size=start.config.oft.block_size, target_modules=names)  # fmt: skip
+    else:
+        settings = peft.OSFConfig(
+            task_type=start.task, target_modules=names, effective_rank=start.config.oft.rank or None
+        )
+    return peft.get_peft_model(start.model, settings)
+
+
+def bottlenecks(start: Start) -> Any:
+    """Our own small adapters after the sublayers."""
+    return bottleneck.insert(start.model, start.config.bottleneck)
 
 
 def _transposed(model: Any) -> bool:
     return any(type(module).__name__ == "Conv1D" for module in model.modules())
 
 
-METHODS: dict[str, Callable[[TrainConfig, Any, int], Any]] = {"lora": lora, "full": full}
+METHODS: dict[str, Callable[[Start], Any]] = {
+    "lora": lora, "qlora": lora, "full": full, "freeze": freeze, "bottleneck": bottlenecks, "prefix": soft_prompt, "prompt": soft_prompt,
+    "p_tuning": soft_prompt, "ia3": ia3, "oft": rotations, "osf": rotations,
+}  # fmt: skip
 
 
-def is_adapter(model: Any) -> bool:
-    """Whether the result is an adapter in peft's layout (else: changed weights)."""
-    return hasattr(model, "peft_config")
+def kind(model: Any) -> str:
+    """What lies in adapter/: peft (its own layout), bottleneck (ours) or weights (of the base, changed)."""
+    if hasattr(model, "peft_config"):
+        return "peft"
+    return "bottleneck" if hasattr(model, bottleneck.MARK) else "weights"

@@ -2,13 +2,15 @@
 
 import math
 import platform
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from retain import artifacts, digest
+from retain.train import bottleneck
+from retain.train.config import SOFT_PROMPTS
+from retain.train.methods import kind
 from retain.train.watch import History
 from retain.train.work import Run, TrainResult
 
@@ -16,48 +18,60 @@ SCHEMA = "retain.adapter/1"
 LIBRARIES = ("torch", "transformers", "peft")
 
 
-def write_adapter(run: Run, folder: Path, model_dir: Path, provenance: dict[str, str], warnings: tuple[str, ...]) -> TrainResult:  # fmt: skip
+def write_adapter(run: Run, folder: Path, model_dir: Path, provenance: dict[str, str], warned: tuple[str, ...]) -> TrainResult:  # fmt: skip
     """Write everything under ``folder``; without retain.json the folder counts as unfinished."""
     (folder / "retain.json").unlink(missing_ok=True)
     engine, history = run.engine, run.engine.watch.history
     engine.head.restore()
-    adapter = hasattr(engine.model, "peft_config")
-    (_save_peft if adapter else _save_weights)(engine, folder)
+    what = kind(engine.model)
+    SAVERS[what](run, folder)
     losses = {name: getattr(history, name) for name in ("train", "target_validation", "retention")}
     artifacts.write_json(folder / "losses.json", {"schema": "retain.losses/1", **losses})
     content = digest.of_manifest(
         {p.name: digest.of_file(p).removeprefix("sha256:") for p in sorted(folder.glob("*.safetensors"))}
     )
-    result = _result(run, history, content, warnings)
-    artifacts.write_json(
-        folder / "retain.json", _card(run, result, model_dir, "peft" if adapter else "weights", provenance)
-    )
+    result = _result(run, history, content, warned)
+    artifacts.write_json(folder / "retain.json", _card(run, result, model_dir, what, provenance))
     return result
 
 
-def _save_peft(engine: Any, folder: Path) -> None:
-    """fp32 masters, so that a merge can round once."""
-    optimizer = engine.masters()
+def _save_peft(run: Run, folder: Path) -> None:
+    """fp32 masters, so that a merge can round once; a start taken out of the base is subtracted again (rank 2r)."""
+    optimizer, model = run.engine.masters(), run.engine.model
     for source, master in zip(optimizer.sources, optimizer.masters, strict=True):
         source.data = master.data
-    engine.model.save_pretrained(str(folder), safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's card is an empty form; ours is written by publish
+    for settings in model.peft_config.values():
+        settings.base_model_name_or_path = ""  # a path of this machine says nothing elsewhere; base_digest does
+        if run.config.lora.init in ("corda", "eva"):  # how it started is in retain.json; a loader needs no data for it
+            settings.corda_config = settings.eva_config = None
+    start = {"path_initial_model_for_weight_conversion": str(run.started)} if run.started else {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*changes the base weights.*")  # that is what is undone here
+        model.save_pretrained(str(folder), safe_serialization=True, **start)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's card is an empty form
 
 
-def _save_weights(engine: Any, folder: Path) -> None:
-    """Only the weights that could move, in the precision of the base."""
-    moved = {id(p) for p in engine.masters().sources}
-    weights = {
-        name: p.detach().to(_base_dtype(engine.model)) for name, p in engine.model.named_parameters() if id(p) in moved
+def _save_bottleneck(run: Run, folder: Path) -> None:
+    masters = {
+        id(source): master
+        for source, master in zip(run.engine.masters().sources, run.engine.masters().masters, strict=True)
     }
-    engine.model.save_pretrained(str(folder), state_dict=weights)
+    named = {name: masters[id(p)] for name, p in run.engine.model.named_parameters() if id(p) in masters}
+    bottleneck.save(folder, run.config.bottleneck, named)
 
 
-def _base_dtype(model: Any) -> torch.dtype:
-    return model.dtype
+def _save_weights(run: Run, folder: Path) -> None:
+    """Only the weights that could move, in the precision of the base."""
+    moved, model = {id(p) for p in run.engine.masters().sources}, run.engine.model
+    model.save_pretrained(
+        str(folder), state_dict={name: p.detach() for name, p in model.named_parameters() if id(p) in moved}
+    )
 
 
-def _result(run: Run, history: History, content: str, warnings: tuple[str, ...]) -> TrainResult:
+SAVERS = {"peft": _save_peft, "bottleneck": _save_bottleneck, "weights": _save_weights}
+
+
+def _result(run: Run, history: History, content: str, warned: tuple[str, ...]) -> TrainResult:
     state, optimizer = run.engine.state, run.engine.masters()
     at = history.best_step or state.global_step
     return TrainResult(
@@ -65,7 +79,7 @@ def _result(run: Run, history: History, content: str, warnings: tuple[str, ...])
         train_loss_nats=history.smoothed, target_validation_nats=_at(history.target_validation, at), retention_nats=_at(history.retention, at),
         base_target_validation_nats=_at(history.target_validation, 0), base_retention_nats=_at(history.retention, 0),
         trainable_parameters=sum(p.numel() for p in optimizer.sources), tokens=history.tokens, seconds=history.seconds,
-        resumed_at=int(run.checkpoint.name.split("-")[1]) if run.checkpoint else 0, adapter_digest=content, warnings=warnings,
+        resumed_at=int(run.checkpoint.name.split("-")[1]) if run.checkpoint else 0, adapter_digest=content, warnings=warned,
     )  # fmt: skip
 
 
@@ -73,11 +87,11 @@ def _at(curve: list[list[float]], step: int) -> float:
     return next((value for at, value in curve if at == step), math.nan)
 
 
-def _card(run: Run, result: TrainResult, model_dir: Path, kind: str, provenance: dict[str, str]) -> dict[str, Any]:
+def _card(run: Run, result: TrainResult, model_dir: Path, what: str, provenance: dict[str, str]) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
     losses = {name: getattr(result, name) for name in ("train_loss_nats", "target_validation_nats", "retention_nats", "base_target_validation_nats", "base_retention_nats")}  # fmt: skip
     return {
-        "schema": SCHEMA, "kind": kind, "method": run.config.method, "strength": 1.0,
+        "schema": SCHEMA, "kind": what, "method": run.config.method, "strength": 1.0, "mergeable": run.config.method not in (*SOFT_PROMPTS, "bottleneck"),
         "base_digest": digest.of_model(model_dir), "mixture_digest": run.rows.info["digest"],
         "template_digest": run.rows.info.get("template_digest", ""), "recipe_digest": digest.of_json(config), "adapter_digest": result.adapter_digest,
         "config": config, "seeds": {"train": run.config.seed}, "steps": result.steps, "best_step": result.best_step, "stopped": result.stopped,

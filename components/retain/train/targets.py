@@ -11,7 +11,8 @@ from retain.config import nearest
 from retain.errors import ConfigError
 
 QUERY_VALUE = {"q_proj", "v_proj", "query", "value", "q", "v", "c_attn", "qkv_proj", "query_key_value", "Wqkv"}
-PRESETS = ("mlp-only", "all-linear", "attention-only", "attention-qv")
+KEY_VALUE = {"k_proj", "v_proj", "key", "value", "k", "v", "c_attn", "qkv_proj", "query_key_value", "Wqkv"}
+PRESETS = ("mlp-only", "all-linear", "attention-only", "attention-qv", "decoder-attention")
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,43 @@ def sites(model: Any) -> list[Site]:
     """Every linear layer (also GPT-2's transposed ``Conv1D``) inside a numbered block."""
     found = []
     for name, module in model.named_modules():
-        if _is_linear(module) and (number := re.search(r"\.(\d+)\.", name)):
+        number = block_number(name)
+        if _is_linear(module) and number is not None:
             role = "attention" if re.search(r"att(n|ention)", name, re.IGNORECASE) else "mlp"
-            found.append(Site(name, int(number[1]), role))
+            found.append(Site(name, number, role))
     return found
+
+
+def block_number(name: str) -> int | None:
+    """Number of the block a module or weight lies in; None outside the blocks."""
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def _outputs(known: list[Site], role: str) -> list[Site]:
+    """The last linear layer of every sublayer of ``role``: attention layers are told apart by their parent, an MLP by its block."""
+    last: dict[str, Site] = {}
+    for site in known:
+        if site.role == role:
+            last[
+                site.name.rpartition(".")[0]
+                if role == "attention"
+                else re.split(r"(?<=\.)\d+\.", site.name)[0] + str(site.layer)
+            ] = site
+    return list(last.values())
+
+
+def outputs_of_attention(known: list[Site]) -> list[Site]:
+    return _outputs(known, "attention")
+
+
+def outputs_of_mlp(known: list[Site]) -> list[Site]:
+    return _outputs(known, "mlp")
+
+
+def matching(model: Any, names: list[str]) -> list[Site]:
+    """The layers that peft would take for these names."""
+    return [site for site in sites(model) if any(site.name == name or site.name.endswith("." + name) for name in names)]
 
 
 def _is_linear(module: Any) -> bool:
@@ -63,6 +97,8 @@ def choose(model: Any, target: str | list[str]) -> list[str]:
 def _in_preset(site: Site, preset: str) -> bool:
     if preset == "attention-qv":
         return site.role == "attention" and site.leaf in QUERY_VALUE
+    if preset == "decoder-attention":
+        return site.role == "attention" and "encoder.block" not in site.name and "encoder.layers" not in site.name
     return preset == "all-linear" or site.role == preset.removesuffix("-only")
 
 

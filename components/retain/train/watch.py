@@ -25,6 +25,7 @@ class History:
     best_target: float = math.inf
     without_gain: int = 0
     stop: str = ""
+    anchor_strength: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
 

@@ -1,5 +1,6 @@
 """Train a base on a mixture: rows in, adapter (or changed weights) out, resumable at any moment."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from retain import artifacts, digest, models
-from retain.errors import ConfigError
-from retain.train import batches
+from retain.train import batches, load, rules
 from retain.train.batches import Mixture, Row
-from retain.train.config import BESIDE_THE_RECIPE, METHOD_RATES, TrainConfig, rate
+from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import keep_freed_memory
+from retain.train.method_config import MUTATING_STARTS
 
 AUTO_EVALUATIONS = 4  # a run
 
@@ -69,12 +70,13 @@ def train(
     seeded(config.seed)
     if device == "cpu":
         keep_freed_memory()
-    base = models.load_model(model_dir, dtype=config.dtype, device=device)
-    rows = batches.read_mixture(mixture, longest=longest(base))
-    run = _build(config, base, rows, checkpoints, _key(config, rows, model_dir), log, device)
+    rules.check(config, device)
+    base = load.load_base(config, model_dir, device)
+    rows = batches.read_mixture(mixture, longest=load.longest(base), pairs=base.config.is_encoder_decoder)
+    run = _build(config, base, rows, checkpoints, model_dir, log, device)
     with _signals(run.engine):
         run.go()
-    return write_adapter(run, adapter, model_dir, dict(provenance or {}), warnings(config))
+    return write_adapter(run, adapter, model_dir, dict(provenance or {}), rules.warnings(config))
 
 
 def _key(config: TrainConfig, rows: Mixture, model_dir: Path) -> str:
@@ -85,8 +87,8 @@ def _key(config: TrainConfig, rows: Mixture, model_dir: Path) -> str:
 class Run:
     """One training: its engine, where it goes on from, and what it was made of."""
 
-    def __init__(self, config: TrainConfig, engine: Any, rows: Mixture, checkpoint: Path | None, key: str) -> None:
-        self.config, self.engine, self.rows, self.checkpoint, self.key = config, engine, rows, checkpoint, key
+    def __init__(self, config: TrainConfig, engine: Any, rows: Mixture, checkpoint: Path | None, started: Path | None) -> None:  # fmt: skip
+        self.config, self.engine, self.rows, self.checkpoint, self.started = config, engine, rows, checkpoint, started
 
     def go(self) -> None:
         from retain.train.engine import run
@@ -94,15 +96,16 @@ class Run:
         run(self.engine, self.checkpoint)
 
 
-def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, key: str, log: Callable[[dict[str, float], int], None], device: str) -> Run:  # fmt: skip
+def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_dir: Path, log: Callable[[dict[str, float], int], None], device: str) -> Run:  # fmt: skip
     from retain.train import checkpoints
     from retain.train.engine import Engine, Plan
-    from retain.train.methods import prepare
+    from retain.train.methods import Start, prepare
     from retain.train.watch import History, Watch
 
-    padded = not packs(config, base)
-    model = prepare(config, base, len(rows.train))
-    steps = plan_steps(config, rows, padded, base)
+    model = prepare(Start(config, base, rows.train, model_dir))
+    padded = not load.packs(config, base)  # after the method's start, which may look at padded rows
+    shape = batches.Shape(config.micro_tokens, padded, base.config.get_text_config().pad_token_id or 0)
+    steps, key = plan_steps(config, rows, shape), _key(config, rows, model_dir)
     evaluate = every(config.eval_steps, len(steps))
     place = checkpoints.home(folder, key)
     plan = Plan(
@@ -110,42 +113,24 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, key: str
         (evaluate, evaluate if config.save_steps == "auto" else int(config.save_steps)), place, key, log,
     )  # fmt: skip
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
-    return Run(
-        config, Engine(config, model, plan, watch, device), rows, checkpoints.find(config.resume, place, key), key
-    )
+    found = checkpoints.find(config.resume, place, key)
+    return Run(config, Engine(config, model, plan, watch, device), rows, found, _start(config, model, place))
 
 
-def packs(config: TrainConfig, model: Any) -> bool:
-    """Whether rows are packed; switches the model's attention over."""
-    from retain.train import attention
-
-    if config.packing == "padded" or (config.packing == "auto" and not attention.can_pack(model)):
-        return False
-    if not attention.can_pack(model):
-        raise ConfigError(
-            "this model cannot train on packed rows", where="train.packing", got=type(model).__name__,
-            expected="a causal model whose attention goes through transformers' interface, without a soft cap", fix="use packing: auto",
-        )  # fmt: skip
-    attention.register()
-    model.set_attn_implementation(attention.PACKED)
-    return True
+def _start(config: TrainConfig, model: Any, place: Path) -> Path | None:
+    """What such a start took out of the base, kept to be given back at the end; the same seed makes it again after a kill."""
+    if config.lora.init not in MUTATING_STARTS:
+        return None
+    model.save_pretrained(str(place / "start"))
+    return place / "start"
 
 
-def plan_steps(config: TrainConfig, rows: Mixture, padded: bool, model: Any) -> batches.Steps:
-    import os
-
+def plan_steps(config: TrainConfig, rows: Mixture, shape: batches.Shape) -> batches.Steps:
     order = batches.plan(
-        len(rows.train),
-        batch_rows=config.batch_rows,
-        epochs=config.num_train_epochs,
-        max_steps=config.max_steps,
-        seed=config.seed,
-    )
-    pad = model.config.get_text_config().pad_token_id or 0
+        len(rows.train), batch_rows=config.batch_rows, epochs=config.num_train_epochs, max_steps=config.max_steps, seed=config.seed
+    )  # fmt: skip
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return batches.Steps(
-        rows.train, order, micro_tokens=config.micro_tokens, padded=padded, pad=pad, rank=rank, world=world
-    )
+    return batches.Steps(rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0)
 
 
 def every(steps: int | str, total: int) -> int:
@@ -159,21 +144,6 @@ def sample(rows: list[Row], config: TrainConfig) -> list[Row]:
         return rows
     chosen = np.random.default_rng(config.seed).choice(len(rows), config.max_eval_rows, replace=False)
     return [rows[i] for i in sorted(chosen)]
-
-
-def longest(model: Any) -> int:
-    """Tokens the model can read; a model without such a limit reads anything."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2**31)
-
-
-def warnings(config: TrainConfig) -> tuple[str, ...]:
-    """What a person should know although the run may go on."""
-    high = METHOD_RATES[config.method][1]
-    if rate(config) <= high:
-        return ()
-    return (
-        f"train.learning_rate {rate(config):g} is above {high:g}, the highest that {config.method} is known to bear without forgetting",
-    )
 
 
 def seeded(seed: int) -> None:

@@ -28,6 +28,19 @@ def token_rows(count: int = 24, *, vocabulary: int = 250, seed: int = 0) -> Iter
         }  # fmt: skip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_not_garbage() -> None:
+    """accelerate collects garbage before every run: a second each time, unless what the imports made is set aside."""
+    import gc
+
+    import peft  # noqa: F401
+
+    import retain.train.engine  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixture") / "mixture"
@@ -43,7 +56,12 @@ def trained(tmp_path: Path, mixture: Path, tiny_llama: Path) -> Trained:
     """Train QUICK with changes; ``name`` keeps the folders of several runs apart."""
 
     def call(name: str = "run", *, model: Path = tiny_llama, rows: Path = mixture, log: Any = lambda m, s: None, checkpoints: str = "", **changes: Any) -> TrainResult:  # fmt: skip
-        config = TrainConfig(**{**QUICK, **changes})
+        quick = (
+            QUICK
+            if changes.get("method", "lora") in ("lora", "qlora")
+            else {k: v for k, v in QUICK.items() if k != "lora"}
+        )
+        config = TrainConfig(**{**quick, **changes})
         return train(
             config, rows, model, tmp_path / name / "adapter", tmp_path / (checkpoints or f"{name}/checkpoints"), log
         )

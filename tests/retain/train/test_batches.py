@@ -35,8 +35,8 @@ def test_the_seed_decides_the_order() -> None:
 
 def test_the_ranks_share_a_step_and_agree_on_its_weight(rows: list[batches.Row]) -> None:
     order = batches.plan(len(rows), batch_rows=8, epochs=1, max_steps=0, seed=0)
-    whole = batches.Steps(rows, order, micro_tokens=64, padded=False, pad=0)[0]
-    parts = [batches.Steps(rows, order, micro_tokens=64, padded=False, pad=0, rank=r, world=2)[0] for r in (0, 1)]
+    whole = batches.Steps(rows, order, batches.Shape(64, False))[0]
+    parts = [batches.Steps(rows, order, batches.Shape(64, False), rank=r, world=2)[0] for r in (0, 1)]
     tokens = [sum(m["tokens"] for m in step["micros"]) for step in (whole, *parts)]
     assert tokens[0] == tokens[1] + tokens[2]
     assert whole["total_weight"] == parts[0]["total_weight"] == parts[1]["total_weight"]
@@ -53,9 +53,7 @@ def test_packed_loss_is_unpacked_loss(rows: list[batches.Row], tiny_llama: Path,
             model.set_attn_implementation(attention.PACKED)
         model.requires_grad_(True)
         head = Head(model)
-        loss = sum(
-            head.loss(model, micro) for micro in batches.as_batches(rows, micro_tokens=tokens, padded=padded, pad=0)
-        )
+        loss = sum(head.loss(model, micro) for micro in batches.as_batches(rows, batches.Shape(tokens, padded)))
         (loss / batches.total_weight(rows)).backward()
         found.append(
             (
@@ -79,8 +77,8 @@ def test_the_loss_is_transformers_own_loss(rows: list[batches.Row], tiny_llama: 
 
 
 def test_packing_wastes_nothing_and_padding_little(rows: list[batches.Row]) -> None:
-    packed = list(batches.as_batches(rows, micro_tokens=100, padded=False, pad=0))
-    padded = list(batches.as_batches(rows, micro_tokens=100, padded=True, pad=0))
+    packed = list(batches.as_batches(rows, batches.Shape(100, False)))
+    padded = list(batches.as_batches(rows, batches.Shape(100, True)))
     real = sum(len(row.input_ids) for row in rows)
     assert sum(m["input_ids"].numel() for m in packed) == real
     assert real <= sum(m["input_ids"].numel() for m in padded) < 1.25 * real
@@ -104,3 +102,21 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     artifacts.write_rows(tmp_path, "retain.mixture/1", [row | {"split": "validation"} for row in token_rows()])
     with pytest.raises(DataRefused, match="no row to train on"):
         batches.read_mixture(tmp_path, longest=512)
+
+
+def test_the_divergence_is_torchs_own_and_pulls_the_tuned_side_only(tiny_llama: Path) -> None:
+    head = Head(models.load_model(tiny_llama, dtype="fp32"))
+    torch.manual_seed(0)
+    base, tuned = (torch.randn(9, 32, requires_grad=True) for _ in range(2))
+    weights = torch.rand(9)
+    loss = head.divergence(base, tuned, weights)
+    loss.backward()
+    got = tuned.grad
+    assert got is not None
+    assert base.grad is None
+    tuned.grad = None
+    p, q = ((x @ head.module.weight.T).log_softmax(-1) for x in (base, tuned))
+    expected = ((p.exp() * (p - q)).sum(-1) * weights).sum()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(got, tuned.grad)

@@ -1,0 +1,60 @@
+"""The base of a training: as it is, or in 4 bits; packed attention where model and method allow it."""
+
+from pathlib import Path
+from typing import Any
+
+from retain import models
+from retain.errors import ConfigError
+from retain.train import attention
+from retain.train.config import SOFT_PROMPTS, TrainConfig
+
+
+def load_base(config: TrainConfig, folder: Path, device: str) -> Any:
+    """The model in the precision of the run, in eval mode."""
+    models.check_folder(folder)
+    pairs = is_encoder_decoder(folder)
+    if config.method == "qlora":
+        return _quantised(config, folder, device, pairs)
+    return models.load_model(folder, dtype=config.dtype, device=device, seq2seq=pairs)
+
+
+def is_encoder_decoder(folder: Path) -> bool:
+    from transformers import AutoConfig
+
+    return bool(AutoConfig.from_pretrained(str(folder), local_files_only=True).is_encoder_decoder)
+
+
+def _quantised(config: TrainConfig, folder: Path, device: str, pairs: bool) -> Any:
+    """NF4 with double quantisation through bitsandbytes; on a CPU it runs at about a quarter of the speed."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
+
+    dtype = models.torch_dtype(config.dtype, device)
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=config.quant.kind, bnb_4bit_use_double_quant=config.quant.double, bnb_4bit_compute_dtype=dtype)  # fmt: skip
+    loader = AutoModelForSeq2SeqLM if pairs else AutoModelForCausalLM
+    model = loader.from_pretrained(str(folder), quantization_config=settings, dtype=dtype, device_map={"": device}, local_files_only=True, use_safetensors=True)  # fmt: skip
+    for module in model.modules():
+        if hasattr(
+            module, "support_avx512bf16_for_cpu"
+        ):  # an inference-only packing that rounds the scales and cannot be trained through
+            module.support_avx512bf16_for_cpu = False
+    return model.requires_grad_(False).eval()
+
+
+def packs(config: TrainConfig, model: Any) -> bool:
+    """Whether rows are packed; switches the model's attention over."""
+    able = attention.can_pack(model) and config.method not in SOFT_PROMPTS
+    if config.packing == "padded" or (config.packing == "auto" and not able):
+        return False
+    if not able:
+        raise ConfigError(
+            "rows cannot be packed here", where="train.packing", got=f"{type(model).__name__} with method {config.method}",
+            expected="a causal model whose attention goes through transformers' interface, without a soft cap or virtual tokens", fix="use packing: auto",
+        )  # fmt: skip
+    attention.register()
+    model.set_attn_implementation(attention.PACKED)
+    return True
+
+
+def longest(model: Any) -> int:
+    """Tokens the model can read; a model without such a limit reads anything."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2**31)
