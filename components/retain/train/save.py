@@ -44,6 +44,7 @@ def _save_peft(run: Run, folder: Path) -> None:
         settings.base_model_name_or_path = ""  # a path of this machine says nothing elsewhere; base_digest does
         if run.config.lora.init in ("corda", "eva"):  # how it started is in retain.json; a loader needs no data for it
             settings.corda_config = settings.eva_config = None
+            settings.init_lora_weights = True if run.config.lora.init == "eva" else "corda"
     start = {"path_initial_model_for_weight_conversion": str(run.started)} if run.started else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*changes the base weights.*")  # that is what is undone here
