@@ -9,11 +9,9 @@ import numpy as np
 from retain.errors import IntegrityError, PolicyError
 from retain.gate import rule
 from retain.gate.config import POINT, GatePolicy
-from retain.gate.pairs import Counted, Pairs, count
+from retain.gate.pairs import FEWEST_CLUSTERS, Counted, Pairs, count
 from retain.gate.statistics import Array, quantile, restricted_variance, stack
 from retain.gate.verdict import Reason, Row
-
-FEWEST_CLUSTERS = 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ def lineup(tasks: Sequence[Pairs], policy: GatePolicy, target_rule: str, informa
     for task in judged:
         _check_range(task)
     counted = [t for t in judged if t.name in informative]
+    for task in [*counted, *([found] if found is not None and target_rule != "none" else [])]:
+        _check_clusters(task)
     if not counted:
         raise PolicyError(
             "no general benchmark tells anything: nothing can be decided", where="gate", got=f"{len(judged)} benchmarks, all of them near chance or advisory",
@@ -65,7 +65,17 @@ def lineup(tasks: Sequence[Pairs], policy: GatePolicy, target_rule: str, informa
     )  # fmt: skip
 
 
+def _check_clusters(task: Pairs) -> None:
+    if task.too_few:
+        raise PolicyError(
+            "too few clusters to tell anything", where=f"task {task.name}", got=f"{task.clusters} clusters in {len(task.base)} items",
+            expected=f"at least {FEWEST_CLUSTERS}", fix=f"score more items, or set gate.benchmarks.{task.name}.tier: advisory",
+        )  # fmt: skip
+
+
 def _check_range(task: Pairs) -> None:
+    if not len(task.base):
+        raise PolicyError("a benchmark has no items left to decide on", where=f"task {task.name}", got="all of them are dev items", fix="score more items")  # fmt: skip
     lowest, highest = min(task.base.min(), task.tuned.min()), max(task.base.max(), task.tuned.max())
     if lowest < 0 or highest > 1:
         raise IntegrityError("a benchmark's score is out of range", where=f"task {task.name}", got=f"{lowest:g} to {highest:g}", expected="0 to 1, higher is better", fix="gate on another metric of the task, or use it as the target")  # fmt: skip
@@ -78,7 +88,7 @@ def tells_something(task: Pairs, policy: GatePolicy) -> bool:
 
 def assess(line: Lineup, policy: GatePolicy, *, target_rule: str, z: float, waived: Collection[str], role: str) -> Assessment:  # fmt: skip
     """The rule of gate.md: (a) macro, (b) single benchmarks, critical margins, (c) target."""
-    counts = [_count(t) for t in line.counted]
+    counts = [count(t) for t in line.counted]
     s, limits = stack([c.summary for c in counts]), _limits(line.counted, policy, waived)
     found = rule.decide(s, np.array([c.p_worse for c in counts]), limits, z)
     goal = _target(line.target, policy, target_rule, z)
@@ -125,16 +135,6 @@ def equal(found: Assessment, role: str) -> Assessment:
     return replace(found, passes=True, regressed=False, reasons=(Reason("equal_digests", role=role),))
 
 
-def _count(task: Pairs) -> Counted:
-    counted = count(task)
-    if counted.clusters < FEWEST_CLUSTERS and np.isfinite(counted.summary.df):
-        raise PolicyError(
-            "too few clusters to tell anything", where=f"task {task.name}", got=f"{counted.clusters} clusters in {len(task.base)} items",
-            expected=f"at least {FEWEST_CLUSTERS}", fix="score more items, or make the benchmark advisory by leaving it out of score.tasks",
-        )  # fmt: skip
-    return counted
-
-
 def weights_of(tasks: Sequence[Pairs], policy: GatePolicy) -> Array:
     """Weights of the macro average over the counted benchmarks, sum 1, shape (K,)."""
     if not policy.weights:
@@ -152,19 +152,22 @@ def _target(task: Pairs | None, policy: GatePolicy, target_rule: str, z: float) 
     limit = wish.max_drop if target_rule == "not_worse" else -wish.min_gain_points
     if task is None:
         return {"name": policy.target.name, "rule": target_rule, "passes": True, "worse": False}
-    c = _count(task)
+    c = count(task)
     met, worse = rule.target(c.summary, np.array(c.p_better), np.array(c.p_worse), goal, z, policy.fail_alpha)  # fmt: skip
-    low, high = _interval(c)
     return {
-        "name": task.name, "rule": target_rule, "passes": bool(met), "worse": bool(worse), "n": len(task.base), "b": c.b, "c": c.c, "clusters": c.clusters,
-        "metric": task.metric, "base": _tidy(task.sign * task.base.mean()), "tuned": _tidy(task.sign * task.tuned.mean()), "drop_points": _tidy(100 * c.summary.drop), "low": low, "high": high,
-        "limit_points": limit, "p_better": _tidy(c.p_better), "p_worse": _tidy(c.p_worse),
+        **_seen(task, c), "rule": target_rule, "passes": bool(met), "worse": bool(worse), "limit_points": limit,
+        "p_better": _tidy(c.p_better), "p_worse": _tidy(c.p_worse),
     }  # fmt: skip
 
 
-def _interval(c: Counted) -> tuple[float, float]:
-    half = float(quantile(0.975, c.summary.df)) * float(np.sqrt(c.summary.variance))
-    return _tidy(100 * (c.summary.drop - half)), _tidy(100 * (c.summary.drop + half))
+def _seen(task: Pairs, c: Counted) -> Row:
+    """Means in the metric's own direction, the drop and its 95 % interval in points."""
+    drop, half = float(c.summary.drop), float(quantile(0.975, c.summary.df)) * float(np.sqrt(c.summary.variance))
+    return {
+        "name": task.name, "metric": task.metric, "n": len(task.base), "clusters": c.clusters, "b": c.b, "c": c.c,
+        "base": _tidy(task.sign * task.base.mean()), "tuned": _tidy(task.sign * task.tuned.mean()),
+        "drop_points": _tidy(100 * drop), "low": _tidy(100 * (drop - half)), "high": _tidy(100 * (drop + half)),
+    }  # fmt: skip
 
 
 def _critical_items(c: Counted, margin: float, z: float) -> int:
@@ -177,20 +180,17 @@ def _critical_items(c: Counted, margin: float, z: float) -> int:
 
 def _rows(line: Lineup, counts: Sequence[Counted], adjusted: Array, policy: GatePolicy) -> tuple[Row, ...]:
     rows = [_row(t, c, policy, line, "judged", float(p)) for t, c, p in zip(line.counted, counts, adjusted, strict=True)]  # fmt: skip
-    rows += [_row(t, _count(t), policy, line, "advisory", 1.0) for t in line.advisory]
-    rows += [_row(t, _count(t), policy, line, "uninformative", 1.0) for t in line.uninformative]
+    rows += [_row(t, count(t), policy, line, "advisory", 1.0) for t in line.advisory]
+    rows += [_row(t, count(t), policy, line, "uninformative", 1.0) for t in line.uninformative]
     return tuple(rows)
 
 
 def _row(task: Pairs, c: Counted, policy: GatePolicy, line: Lineup, status: str, p_holm: float) -> Row:
-    low, high = _interval(c)
     gold = 100 * (np.mean(task.p_base) - np.mean(task.p_tuned)) if task.p_base else 0.0
     chosen = policy.rule_for(task.name)
     return {
-        "name": task.name, "tier": chosen.tier, "max_drop": chosen.max_drop, "n": len(task.base), "clusters": c.clusters, "b": c.b, "c": c.c,
-        "metric": task.metric, "base": _tidy(task.sign * task.base.mean()), "tuned": _tidy(task.sign * task.tuned.mean()), "chance": _tidy(task.chance), "drop_points": _tidy(100 * c.summary.drop),
-        "low": low, "high": high, "flip_rate": _tidy(c.summary.flips), "p_gold_drop_points": _tidy(gold), "saturated": task.name in line.saturated,
-        "status": status, "p_holm": _tidy(p_holm),
+        **_seen(task, c), "tier": chosen.tier, "max_drop": chosen.max_drop, "chance": _tidy(task.chance), "flip_rate": _tidy(c.summary.flips),
+        "p_gold_drop_points": _tidy(gold), "saturated": task.name in line.saturated, "status": status, "p_holm": _tidy(p_holm),
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from retain import digest
+from retain.errors import PolicyError
 from retain.gate.assess import Assessment, Lineup, assess, equal, lineup, tells_something, weights_of
 from retain.gate.config import POINT, GatePolicy
 from retain.gate.eprocess import alarm, rounds
@@ -68,14 +69,27 @@ def make_case(
 
 def judge_case(case: Case, policy: GatePolicy) -> Verdict:
     """The looks in their order: the first that passes or raises the alarm ends it, the last decides."""
+    if case.attempt < 1 or not 0 <= case.partial <= policy.looks:
+        raise PolicyError("no such attempt or look", got=f"attempt {case.attempt}, look {case.partial}", expected=f"attempts from 1, looks up to {policy.looks}")  # fmt: skip
     alpha = alpha_at(min(case.attempt, policy.attempts), policy.alpha)
     bounds = boundaries(alpha, policy.looks)
     plans = [_plan(against, policy, retraining=len(case.baselines) > 1) for against in case.baselines]
-    for look in [case.partial] if case.partial else range(1, policy.looks + 1):
+    for look in [case.partial] if case.partial else _looks(plans, policy):
         found = [_compare(plan, case, policy, look, bounds[look - 1]) for plan in plans]
         if all(f.passes for f in found) or any(f.regressed for f in found):
             break
     return _verdict(case, policy, found, look=look, alpha=alpha, z=bounds[look - 1])
+
+
+def _looks(plans: Sequence["_Plan"], policy: GatePolicy) -> list[int]:
+    """Looks in their order; an early one that would rest on too few clusters is left out (which spends no alpha)."""
+    tasks = [t for plan in plans for t in plan.decision if policy.rule_for(t.name).tier != "advisory"]
+    early = [k for k in range(1, policy.looks) if not any(_at(t, k, policy).too_few for t in tasks)]
+    return [*early, policy.looks]
+
+
+def _at(task: Pairs, look: int, policy: GatePolicy) -> Pairs:
+    return task.take(in_look(policy.seed, task.name, task.cluster, look, policy.looks))
 
 
 @dataclass(frozen=True)
@@ -85,11 +99,13 @@ class _Plan:
     target_rule: str
     decision: tuple[Pairs, ...]
     informative: frozenset[str]
+    role: str  # of the reasons: base, champion, original
 
 
 def _plan(against: Against, policy: GatePolicy, *, retraining: bool) -> _Plan:
     """Margins, target rule and items of one comparison; dev items are set apart only where a repair may use them."""
-    mine = policy.against_original() if retraining and against.role == "base" else policy
+    role = "original" if retraining and against.role == "base" else against.role
+    mine = policy.against_original() if role == "original" else policy
     target_rule = policy.target.champion_rule if against.role == "champion" else policy.target.rule
     dev, decision = list(against.tasks), list(against.tasks)
     if policy.on_fail == "repair":
@@ -97,18 +113,16 @@ def _plan(against: Against, policy: GatePolicy, *, retraining: bool) -> _Plan:
         dev = [t.take(mask) for t, mask in zip(against.tasks, masks, strict=True)]
         decision = [t.take(~mask) for t, mask in zip(against.tasks, masks, strict=True)]
     informative = frozenset(t.name for t in dev if len(t.base) and tells_something(t, policy))
-    return _Plan(against, mine, target_rule, tuple(decision), informative)
+    return _Plan(against, mine, target_rule, tuple(decision), informative, role)
 
 
 def _compare(plan: _Plan, case: Case, policy: GatePolicy, look: int, z: float) -> Assessment:
-    tasks = list(plan.decision)
-    if not case.partial:
-        tasks = [t.take(in_look(policy.seed, t.name, t.cluster, look, policy.looks)) for t in tasks]
-    line: Lineup = lineup(tasks, plan.policy, plan.target_rule, plan.informative)
+    tasks = [t if case.partial else _at(t, look, policy) for t in plan.decision]
+    line = lineup(tasks, plan.policy, plan.target_rule, plan.informative)
     waived = {w.benchmark for w in case.waivers if w.holds(case.candidate_digest, case.today)}
-    found = assess(line, plan.policy, target_rule=plan.target_rule, z=z, waived=waived, role=plan.against.role)
+    found = assess(line, plan.policy, target_rule=plan.target_rule, z=z, waived=waived, role=plan.role)
     if plan.against.digest == case.candidate_digest:
-        return equal(found, plan.against.role)
+        return equal(found, plan.role)
     return found if policy.looks == 1 else _at_look(found, line, plan.policy, final=look == policy.looks)
 
 

@@ -13,6 +13,7 @@ from retain.gate.statistics import Array, Summary, from_clusters, from_counts, m
 
 Scores = tuple[pa.Table, Mapping[str, Any]]
 PREVIEW = "adapter-preview"
+FEWEST_CLUSTERS = 20
 SAME_ALWAYS = ("engine", "engine_version", "dtype", "device", "batch_budget", "attention", "max_length")
 SAME_FAMILY = ("tokenizer_digest", "template_digest")
 SAME_TASK = ("version", "num_fewshot", "fewshot_seed", "metric")
@@ -42,7 +43,16 @@ class Pairs:
 
     @property
     def clustered(self) -> bool:
-        return len(set(self.cluster)) < len(self.cluster)
+        return self.clusters < len(self.cluster)
+
+    @property
+    def clusters(self) -> int:
+        return len(set(self.cluster))
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the clustered way would have to rest on too few clusters."""
+        return (self.clustered or not self.binary) and self.clusters < FEWEST_CLUSTERS
 
     def take(self, mask: Any) -> "Pairs":
         """The items where ``mask`` (n,) is true."""

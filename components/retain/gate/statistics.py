@@ -59,7 +59,7 @@ def from_clusters(sums: Array, moved: Array, squares: Array, sizes: Array, *, bi
     The design effect is estimated and shrunk towards full correlation: with few flips it cannot be seen, and a gate that
     then believed in independence would pass on nothing.
     """
-    clusters, n = sums.shape[-1], sizes.sum()
+    clusters, n = max(2, sums.shape[-1]), sizes.sum()
     drop = sums.sum(-1) / n
     robust = clusters / (clusters - 1) * ((sums - sizes * drop[..., None]) ** 2).sum(-1) / n**2
     independent = (squares.sum(-1) / n - drop**2) / n

@@ -20,10 +20,13 @@ SENTENCE = {
 }
 
 
+AGAINST = {"original": " (against the original base)", "champion": " (against the model in service)"}
+
+
 def sentence(reason: Reason) -> str:
     """A reason as a person says it."""
     text = SENTENCE[reason.code].format(name=reason.benchmark, got=reason.got, limit=reason.limit, needed=reason.items_needed)  # fmt: skip
-    return f"{text} (against the original base)" if reason.role == "base" and reason.code != "budget_spent" else text
+    return text + AGAINST.get(reason.role, "")
 
 
 def summary(verdict: Verdict) -> str:

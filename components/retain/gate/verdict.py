@@ -16,7 +16,8 @@ EXIT: dict[str, ExitCode] = {"pass": ExitCode.OK, "regressed": ExitCode.REGRESSE
 class Reason:
     """Why the gate is not open. code: macro_margin, benchmark_drop, critical_margin, target_not_improved, target_worse,
     too_few_items, budget_spent, uninformative; equal_digests explains a pass. got, limit in points; items_needed in items
-    a benchmark (0: does not apply). role: the baseline it was found against.
+    a benchmark (0: does not apply). role: the baseline it was found against: base;
+    in a retraining champion (the model in service) or original (the original base, at the cumulative margins).
     """
 
     code: str

@@ -238,7 +238,9 @@ def test_drops_add_up_against_the_original_base(scores, draw, tuned_digest):
     service = scores(champion, "sha256:c")
     against_both = judge(*sides, policy(), champion=service)
     assert [b["role"] for b in against_both.baselines] == ["champion", "base"]
-    assert {(r.code, r.role) for r in against_both.reasons if r.code == "macro_margin"} == {("macro_margin", "base")}
+    assert {(r.code, r.role) for r in against_both.reasons if r.code == "macro_margin"} == {
+        ("macro_margin", "original")
+    }
     wide = judge(*sides, policy(cumulative_factor=4), champion=service)
     assert (wide.verdict, wide.cumulative["macro"]["margin_points"]) == ("pass", 4.0)
     strict = judge(*sides, policy(cumulative_factor=4, target={"champion_rule": "improved"}), champion=service)
@@ -351,6 +353,35 @@ def test_a_policy_that_names_what_was_not_scored_is_refused(pair):
 def test_fewer_than_twenty_clusters_are_refused(decide):
     with pytest.raises(PolicyError, match="clusters"):
         decide({"bench": (150, 0.0, 0.1)}, policy(**NO_TARGET), per_cluster=10)
+
+
+def test_few_clusters_do_not_matter_where_nothing_rests_on_them(decide):
+    plan = {"bench": (2000, 0.0, 0.05), "extra": (20, 0.0, 0.2)}
+    how = policy(**NO_TARGET, benchmarks={"extra": {"tier": "advisory"}}, macro_margin_points=5)
+    assert decide(plan, how, per_cluster=10).verdict == "pass"
+    one = {"bench": (2000, 0.0, 0.05), "extra": (4, 0.0, 0.2)}
+    assert decide(one, how, per_cluster=10).verdict == "pass"
+
+
+def test_an_early_look_that_has_too_few_clusters_is_left_out(decide):
+    plan = {"bench": (300, -0.2, 0.25)}
+    verdict = decide(plan, policy(**NO_TARGET, looks=4), per_cluster=10)
+    assert (verdict.verdict, verdict.look) == ("pass", 3)
+    assert decide(plan, policy(**NO_TARGET, looks=4)).look < 3
+
+
+def test_no_such_attempt_or_look(decide, scores, draw, tuned_digest):
+    with pytest.raises(PolicyError, match="no such attempt"):
+        decide(FINE, policy(**NO_TARGET), attempt=0)
+    base, tuned = draw(FINE)
+    case = make_case(scores(base, "sha256:b"), scores(tuned, tuned_digest), policy(**NO_TARGET))
+    with pytest.raises(PolicyError, match="no such attempt or look"):
+        judge_case(dataclasses.replace(case, partial=2), policy(**NO_TARGET))
+
+
+def test_a_benchmark_without_decision_items_is_refused(decide):
+    with pytest.raises(PolicyError, match="no items left"):
+        decide({**FINE, "tiny": (1, 0.0, 0.5)}, policy(**NO_TARGET, on_fail="repair", dev_share=0.89, seed=1))
 
 
 def test_clusters_cost_certainty(decide):
