@@ -1,38 +1,31 @@
 """The page a person opens first: verdict, what changed, and everything it rests on."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import os
+from collections.abc import Callable
 from pathlib import Path
 
-from retain.artifacts import read_json
-from retain.page import banner, page, table
+from retain.page import page
+from retain.report import data, forest, head, items, lineage, probability, settings, svg, training
+from retain.report.material import Material, RunFolders, read
 
+__all__ = ["RunFolders", "write_report"]
 
-@dataclass(frozen=True)
-class RunFolders:
-    """What a report may show, by the name of the artifact; what a run does not have is left out."""
-
-    base_scores: Path | None = None
-    candidate_scores: Path | None = None
-    history: Path | None = None
-    rejects: Path | None = None
-    mixture: Path | None = None
-    preview: Path | None = None
-    recipe: Path | None = None
-
-    @classmethod
-    def of(cls, **paths: str) -> "RunFolders":
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(paths) - known)
-        if unknown:
-            raise TypeError(f"no such artifact in a report: {', '.join(unknown)}")
-        return cls(**{name: Path(path) for name, path in paths.items() if path})
+# The order is the order on the page. A section without material is an empty text.
+SECTIONS: tuple[Callable[[Material], str], ...] = (
+    head.top, forest.forest, items.flips, probability.shifts, training.training, data.data, settings.settings, lineage.lineage, lineage.again,
+)  # fmt: skip
+CSS = "".join(part.CSS for part in (svg, head, forest, items, training, data, lineage))
 
 
 def write_report(verdict: Path, report: Path, folders: RunFolders) -> None:
-    """Write one self-contained page beside the verdict."""
-    value: Mapping = read_json(verdict / "verdict.json", schema="retain.verdict/1")
-    kind = {"pass": "good", "regressed": "bad"}.get(value["verdict"], "warn")
-    rows = [(r["name"], f"{r['base']:.3f}", f"{r['tuned']:.3f}", f"{-r['drop_points']:+.2f}") for r in value["benchmarks"]]
-    body = banner(kind, value["verdict"]) + table(("benchmark", "base", "tuned", "change"), rows, numeric=(1, 2, 3))
-    report.write_text(page("Gate report", body, summary=value["verdict"]), encoding="utf-8")
+    """Write ``report``, one self-contained page, from ``verdict``/ (verdict.json, evidence.json) and what else a run left.
+
+    IntegrityError (6) for an artifact that is damaged; one that is not there is left out.
+    """
+    material = read(verdict, folders)
+    body = "\n".join(part for section in SECTIONS if (part := section(material)))
+    text = page(f"Gate: {material.verdict['verdict']}", body, summary=head.summary(material.verdict), css=CSS)
+    report.parent.mkdir(parents=True, exist_ok=True)
+    partial = report.with_name(f"{report.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(report)

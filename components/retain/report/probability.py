@@ -1,0 +1,62 @@
+"""Shifts of the right choice's probability: they show a small loss long before an answer flips."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from retain.page import esc
+from retain.report import svg
+from retain.report.material import Material
+from retain.report.words import plural, signed, soft
+
+REACH, BINS, HEIGHT = 0.5, 41, 44
+
+
+def shifts(material: Material) -> str:
+    """Section: per benchmark, how p(gold) moved item by item; empty where no task has choices."""
+    baselines = material.evidence.get("baselines", ())
+    moved = _moved(baselines[0]["columns"]) if baselines else {}
+    if not moved:
+        return ""
+    order = sorted(moved, key=lambda task: (float(moved[task].mean()), task))
+    limit = material.verdict["policy"].get("warn_p_gold_points", 0)
+    lead = (
+        "The probability of the right choice, tuned minus baseline: red to the left lost confidence, green to the right gained it. "
+        f"Bars are drawn by their square root, so that a few items are seen beside many. It warns (fall above {limit:g} points) and decides nothing: a sharper model moves it too."
+    )
+    return f'<h2>Confidence in the right choice</h2><p class="soft">{esc(lead)}</p><div class="forest">{"".join(_row(task, moved[task]) for task in order)}{_axis()}</div>'
+
+
+def _moved(columns: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+    found: dict[str, list[float]] = {}
+    for task, one, two in zip(columns["task"], columns["p_base"], columns["p_tuned"], strict=True):
+        if one is not None and two is not None:
+            found.setdefault(task, []).append(two - one)
+    return {task: np.array(values) for task, values in found.items()}
+
+
+def _row(task: str, moved: np.ndarray) -> str:
+    counts, edges = np.histogram(np.clip(moved, -REACH, REACH), bins=BINS, range=(-REACH, REACH))
+    scale, tall = svg.Scale(-REACH, REACH), np.sqrt(counts / max(counts.max(), 1)) * (HEIGHT - 4)
+    bars = [
+        svg.block(scale.at(edges[i]) + 2, HEIGHT - tall[i], scale.at(edges[i + 1]) - 2, HEIGHT, _tone((edges[i] + edges[i + 1]) / 2))
+        for i in np.flatnonzero(counts)
+    ]  # fmt: skip
+    points, error = 100 * moved.mean(), 196 * moved.std() / max(len(moved), 1) ** 0.5
+    label = f"{task}: mean shift {signed(points)} points, plus or minus {error:.2f}"
+    drawn = svg.chart([*bars, svg.line(0, HEIGHT, svg.WIDTH, HEIGHT, "soft"), svg.line(500, 0, 500, HEIGHT, "zero")], HEIGHT, label)  # fmt: skip
+    tone = " bad" if points + error < 0 else " good" if points - error > 0 else ""
+    return (
+        f'<div class="row"><div class="name">{esc(task)}<br>{soft(plural(len(moved), "item"))}</div><div class="draw">{drawn}</div>'
+        f'<div class="value{tone}"><b>{esc(signed(points))}</b><br>± {error:.2f} points</div></div>'
+    )
+
+
+def _tone(middle: float) -> str:
+    return "soft" if abs(middle) < REACH / BINS else "bad" if middle < 0 else "good"
+
+
+def _axis() -> str:
+    marks = svg.axis(svg.Scale(-REACH, REACH), ((v, signed(v, 2)) for v in (-0.4, -0.2, 0.0, 0.2, 0.4)))
+    return f'<div class="row axisrow"><div></div><div class="draw">{marks}</div><div></div></div>'
