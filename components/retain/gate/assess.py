@@ -86,11 +86,11 @@ def tells_something(task: Pairs, policy: GatePolicy) -> bool:
     return 100 * (float(task.base.mean()) - task.chance) >= policy.chance_margin_points
 
 
-def assess(line: Lineup, policy: GatePolicy, *, target_rule: str, z: float, waived: Collection[str], role: str) -> Assessment:  # fmt: skip
-    """The rule of gate.md: (a) macro, (b) single benchmarks, critical margins, (c) target."""
+def assess(line: Lineup, policy: GatePolicy, *, target_rule: str, z: float, waived: Collection[str], role: str, early: bool = False) -> Assessment:  # fmt: skip
+    """The whole rule: (a) macro, (b) single benchmarks, critical margins, (c) target; ``early``: not the last look."""
     counts = [count(t) for t in line.counted]
     s, limits = stack([c.summary for c in counts]), _limits(line.counted, policy, waived)
-    found = rule.decide(s, np.array([c.p_worse for c in counts]), limits, z)
+    found = rule.decide(s, np.array([c.p_worse for c in counts]), limits, z, early=early)
     goal = _target(line.target, policy, target_rule, z)
     reasons = _general_reasons(line, counts, found, limits, z, role)
     for task in line.uninformative:

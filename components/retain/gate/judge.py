@@ -120,7 +120,9 @@ def _compare(plan: _Plan, case: Case, policy: GatePolicy, look: int, z: float) -
     tasks = [t if case.partial else _at(t, look, policy) for t in plan.decision]
     line = lineup(tasks, plan.policy, plan.target_rule, plan.informative)
     waived = {w.benchmark for w in case.waivers if w.holds(case.candidate_digest, case.today)}
-    found = assess(line, plan.policy, target_rule=plan.target_rule, z=z, waived=waived, role=plan.role)
+    found = assess(
+        line, plan.policy, target_rule=plan.target_rule, z=z, waived=waived, role=plan.role, early=look < policy.looks
+    )
     if plan.against.digest == case.candidate_digest:
         return equal(found, plan.role)
     return found if policy.looks == 1 else _at_look(found, line, plan.policy, final=look == policy.looks)

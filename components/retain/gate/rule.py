@@ -1,4 +1,4 @@
-"""The decision rule on arrays: (a) macro, (b) single benchmarks, critical margins, (c) target. Pure; gate.md in code.
+"""The decision rule on arrays: (a) macro, (b) single benchmarks, critical margins, (c) target. Pure.
 
 The same functions decide a real run (shape (K,)) and 2000 simulated ones (shape (2000, K)).
 """
@@ -21,6 +21,7 @@ from retain.gate.statistics import (
 
 Flags = NDArray[np.bool_]
 POWER_Z = 0.8416  # 80 % power
+SUSPICIOUS = 0.10  # one-sided p of one benchmark, not corrected
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,16 @@ class Limits:
     fail_alpha: float
 
 
-def decide(s: Summary, p_worse: Array, limits: Limits, z: float) -> Decision:
-    """(a), (b) and the critical margins together, for the general benchmarks."""
+def decide(s: Summary, p_worse: Array, limits: Limits, z: float, *, early: bool = False) -> Decision:
+    """(a), (b) and the critical margins together, for the general benchmarks.
+
+    At an ``early`` look (b) fails nobody, but a merely suspicious benchmark holds a pass back until the last look:
+    without that, four looks would pass a model that lost 3 points on one of six benchmarks in .20 instead of .11 of runs.
+    """
     m = macro(s, limits.weights, limits.margin, z, limits.fail_alpha)
     significant, adjusted = drops_fail(s, p_worse, limits.own, limits.fail_alpha)
+    if early:
+        significant = (p_worse <= SUSPICIOUS) & (s.drop >= limits.own - 1e-12)
     held, beyond = own_margin(s, limits.own, z, limits.fail_alpha)
     asked = limits.critical & limits.free
     fell, held, beyond = significant & limits.free, held | ~asked, beyond & asked

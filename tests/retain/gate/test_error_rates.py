@@ -99,6 +99,36 @@ def test_an_unchanged_model_is_called_regressed_in_at_most_5_percent_of_runs():
     assert max(rates) <= 0.05
 
 
+def test_four_looks_pass_what_one_look_passes():
+    """Six benchmarks of 1500 items: unharmed, at the margin, 3 and 5 points lost on one; and items are saved."""
+    rng, k, quarter = np.random.default_rng(9), 6, 375
+    rates, used = {}, {}
+    for name, drops in {
+        "unharmed": [0.0],
+        "margin": [M] * k,
+        "three": [0.03],
+        "five": [0.05],
+        "better": [-M] * k,
+    }.items():
+        drops = drops + [0.0] * (k - len(drops))
+        passed, share, b, c = np.zeros(RUNS, bool), np.ones(RUNS), 0, 0
+        for look, z in enumerate(boundaries(0.05, 4), start=1):
+            more = [flips(rng, quarter, 0.10, d, RUNS) for d in drops]
+            b, c = (
+                total + np.stack(side, axis=-1) for total, side in zip((b, c), zip(*more, strict=True), strict=True)
+            )
+            decided = rule.decide(from_counts(b, c, quarter * look), mcnemar_p(b, c), limits(k), z, early=look < 4)
+            share[decided.passes & ~passed] = look / 4
+            passed |= decided.passes
+        rates[name], used[name] = passed.mean(), share.mean()
+    assert rates["unharmed"] >= 0.85
+    assert rates["margin"] <= 0.06
+    assert rates["three"] <= 0.14
+    assert rates["five"] <= 0.01
+    assert used["better"] <= 0.5
+    assert used["unharmed"] <= 0.8
+
+
 def items(rng, rounds, k, f, drop, m):
     u = rng.random((500, rounds, k))
     return (u < (f + drop) / 2) * 1.0 - ((u >= (f + drop) / 2) & (u < f)) - m
