@@ -22,8 +22,9 @@ NEWER = (
     r"\bya29\.[0-9A-Za-z_-]{20,}", r"-----BEGIN [A-Z ]*PRIVATE KEY-----", r"(?i)\bbearer\s+[A-Za-z0-9._~+/-]{20,}=*", r"\bdapi[0-9a-f]{32}\b",
     r"(?i)aws_?secret_?(?:access_?)?key\W{1,8}[A-Za-z0-9/+]{40}",
 )  # fmt: skip
-# Nothing above matches a text without one of these: it spares most rows thirty searches.
-HINT = re.compile(r"[A-Za-z0-9_+/=-]{16}|PRIVATE KEY|PuTTY|://[^\s/]*@")
+SHORTEST = 16  # characters without a space: nothing above matches a text that has no such word, which spares most rows thirty searches
+HEADS = ("PRIVATE KEY", "PuTTY-User-Key")
+WORDS = ("pass", "pwd", "secret", "key", "token")
 SAID = re.compile(
     r"(?i)\b(?:pass(?:word|wd|phrase)?|pwd|secret|api[_ -]?key|(?:access|auth|api)[_ -]?token)\b[\"']?(?: is|\s*[:=])\s*[\"']?([^\s\"'<>{}()\[\],;]{8,})"
 )
@@ -54,7 +55,7 @@ def find(text: str) -> list[Finding]:
 
 
 def _by_pattern(text: str) -> Iterator[Finding]:
-    if HINT.search(text):
+    if max(map(len, text.split()), default=0) >= SHORTEST or any(head in text for head in HEADS):
         for pattern in _patterns():
             yield from (
                 Finding("secret", *match.span()) for match in pattern.finditer(text) if not _shown_off(match.group())
@@ -69,7 +70,8 @@ def _shown_off(match: str) -> bool:
 
 
 def _by_word(text: str) -> Iterator[Finding]:
-    for match in SAID.finditer(text):
+    small = text.lower()
+    for match in SAID.finditer(text) if any(word in small for word in WORDS) else ():
         value = match.group(1).rstrip(".!?")
         mixed = re.search(r"\d", value) and re.search(r"[A-Za-z]", value)
         if len(value) >= 8 and mixed and not PLACEHOLDER.search(value) and _bits(value) >= FEWEST_BITS:

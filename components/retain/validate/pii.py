@@ -3,7 +3,7 @@
 | kind        | told by                                                                                             |
 |-------------|-----------------------------------------------------------------------------------------------------|
 | email       | RFC 5322 dot-atoms at a domain; example domains (RFC 2606) do not count                             |
-| phone       | international or North American numbers that libphonenumber finds valid or possible, or shapes with separators |
+| phone       | +CC numbers, North American and bracketed shapes; other digits only beside a word such as tel or call |
 | card        | 12 to 19 digits with a known first digit and the Luhn check (ISO/IEC 7812-1)                        |
 | iban        | ISO 13616 with its mod-97 check                                                                     |
 | national_id | US SSN, UK NINO, Canadian SIN, Spanish DNI/NIE, Italian codice fiscale, Brazilian CPF, Polish PESEL, Indian Aadhaar grouping, each with its check where it has one |
@@ -31,8 +31,8 @@ EMAIL = re.compile(
 RESERVED = re.compile(
     r"@(?:.*\.)?(?:example\.(?:com|org|net)|[^@]*\.(?:example|invalid|test|localhost))\Z", re.IGNORECASE
 )
-CARD = re.compile(r"(?<![\d.,-])[2-6]\d{3}(?:[ -]?\d){8,15}(?![\d-]|[.,]\d)")
-IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
+CARD = re.compile(r"(?<![\w.,-])(?:[2-6]\d{3}|1800)(?:[ -]?\d){8,15}(?![\w-]|[.,]\d)")
+IBAN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}|[a-z]{2}\d{2}[a-z0-9]{11,30})(?![A-Za-z0-9])")
 SSN = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![\d-])")
 NINO = re.compile(
     r"(?<![A-Za-z0-9])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D](?![A-Za-z0-9])"
@@ -47,18 +47,21 @@ IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{1,4}(?::[0-9
 # A phone number without a plus must have the separators of one, or a word before it: bare digits are mostly something else.
 PHONE = re.compile(
     r"(?<![\w.,/$€£-])(?:\+|00)\d[\d ().-]{6,18}\d(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w-])"
-    r"|(?<![\w.,/$€£+-])(?:1[-. ])?\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w-])"
+    r"|(?<![\w.,/$€£+-])(?:1[-. ])?(?:\(\d{3}\)[-. ]?|\d{3}[-. ])\d{3}[-. ]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w-])"
     r"|(?<![\w.,/$€£+-])\(\d{2,5}\)[ -]?\d{2,4}(?:[ -]?\d{2,4}){1,3}(?![\w-])"
-    r"|(?i:\b(?:phone|tel|telephone|mobile|cell|call|fax|number|contact)\b(?: me| us| him| her| is| at| no\.?| number|[:# ]){0,4} ?)(?P<said>0?\d[\d ().-]{5,16}\d)(?![\w-])"
+    r"|(?i:\b(?:phone|tel|telephone|mobile|cell|fax|call|calling|ring|dial|text|sms|messages?|reach|answering|my number)\b"
+    r"(?:\s+(?:me|us|him|her|them|is|at|on|to|no|number|up)\b)*[.:#\s]*)(?P<said>\(?\d[\d ().-]{5,16}\d(?:\s?(?:x|ext\.?)\s?\d{1,6})?)(?![\w-]|\.\d)"
+    r"|(?<![\w.,/$€£+-])(?P<kept>\(?\d[\d ().-]{5,16}\d)(?=[ -]?(?i:office|fax|mobile|cell|home|work)\b)"
 )
-DIGITS = re.compile(r"\d[\d ().-]{5,}\d|\d{7}")
+FEWEST_DIGITS = 6  # of everything but addresses; a text with fewer is not searched
 
 
 def find(text: str, kinds: Collection[str]) -> list[Finding]:
     """All personal data of these kinds, in order, without overlaps (the surer kind wins)."""
     findings: list[Finding] = []
+    numbers = sum(map(text.count, "0123456789")) >= FEWEST_DIGITS
     for kind in ("email", "iban", "card", "national_id", "ip", "phone"):
-        if kind in kinds:
+        if kind in kinds and (numbers or kind in ("email", "ip")):
             taken = [(f.start, f.end) for f in findings]
             findings += [f for f in FINDERS[kind](text) if all(f.end <= a or b <= f.start for a, b in taken)]
     return sorted(findings, key=lambda f: f.start)
@@ -70,12 +73,9 @@ def _emails(text: str) -> Iterator[Finding]:
 
 
 def _cards(text: str) -> Iterator[Finding]:
-    if DIGITS.search(text):
-        yield from (
-            Finding("card", *m.span())
-            for m in CARD.finditer(text)
-            if luhn(m.group()) and len(set(_digits(m.group()))) > 1
-        )
+    for match in CARD.finditer(text):
+        if luhn(match.group()) and len(set(_digits(match.group()))) > 1:
+            yield Finding("card", *match.span())
 
 
 def _ibans(text: str) -> Iterator[Finding]:
@@ -102,10 +102,8 @@ def _ips(text: str) -> Iterator[Finding]:
 
 
 def _phones(text: str) -> Iterator[Finding]:
-    if not DIGITS.search(text):
-        return
     for match in PHONE.finditer(text):
-        start, end = match.span("said") if match.group("said") else match.span()
+        start, end = next((match.span(group) for group in ("said", "kept") if match.group(group)), match.span())
         number = text[start:end]
         if 7 <= len(_digits(re.sub(r"(?:x|ext).*", "", number))) <= 15 and not _is_date(number):
             yield Finding("phone", start, end)

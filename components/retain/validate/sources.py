@@ -64,11 +64,14 @@ class Source:
         return "validation" if place < self.spec.validation_share else "train"
 
 
-def in_order(specs: list[DatasetSpec], files: list[Path]) -> list[Source]:
-    """The sources in the order their rows are taken: test, validation, train."""
-    names = _names(specs, files)
-    made = [Source(spec, path, name) for spec, path, name in zip(specs, files, names, strict=True)]
-    return sorted(made, key=lambda source: ORDER[source.spec.split])
+def sources_of(specs: list[DatasetSpec], files: list[Path]) -> list[Source]:
+    """One source per entry, in the entries' order."""
+    return [Source(spec, path, name) for spec, path, name in zip(specs, files, _names(specs, files), strict=True)]
+
+
+def held_out_first(sources: list[Source]) -> list[Source]:
+    """The order in which rows are taken: test, validation, train."""
+    return sorted(sources, key=lambda source: ORDER[source.spec.split])
 
 
 def _names(specs: list[DatasetSpec], files: list[Path]) -> list[str]:

@@ -82,7 +82,7 @@ def _answers(chat: Sequence[Message]) -> list[tuple[str, str]]:
         for i, m in enumerate(chat, 1)
         if m["role"] == "user" and not m["content"].strip()
     ][:1]
-    if chat[-1]["role"] != "assistant":
+    if chat[-1]["role"] in ROLES and chat[-1]["role"] != "assistant":
         return [*faults, ("no_answer", f"the last turn is the {chat[-1]['role']}'s: the assistant's answer is missing")]
     if not any(map(is_trained, chat)):
         return [*faults, ("no_answer", "no assistant turn carries loss: all have train: false or weight: 0")]

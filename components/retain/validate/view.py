@@ -49,10 +49,8 @@ def _verdict(view: "View", title: str, summary: str) -> str:
     notes = _notes(view)
     if not view.broken:
         return banner("warn" if notes else "good", title, summary) + _listed(notes)
-    lines = [(b.where, b.what, b.got, b.allowed, b.fix) for b in view.broken]
-    return (
-        banner("bad", title, summary) + table(["where", "what", "got", "allowed", "what to do"], lines) + _listed(notes)
-    )
+    why = [f"{b.where}: {b.what}: {b.got}; allowed: {b.allowed}." + (f" {b.fix[0].upper()}{b.fix[1:]}." if b.fix else "") for b in view.broken]
+    return banner("bad", title, summary) + "<h2>Why</h2>" + _listed(why) + ("<h2>Also</h2>" + _listed(notes) if notes else "")
 
 
 def _listed(lines: list[str]) -> str:
@@ -76,25 +74,25 @@ def _notes(view: "View") -> list[str]:
 
 
 def _sources(view: "View") -> str:
-    head = ["source", "serves as", "format", "columns", "rows", "fit", "rejected", "train / validation / test"]
+    head = ["source", "rows", "fit", "rejected", "format", "serves as", "train / validation / test", "columns"]
     lines = [
-        (s.name, f"{s.spec.part}, {s.spec.split}", s.format + (" (detected)" if s.spec.format == "auto" else " (as set)"), ", ".join(s.columns), f"{s.read:,}", f"{s.kept:,}",
-         f"{s.rejected:,}", " / ".join(f"{s.splits[split]:,}" for split in ("train", "validation", "test")))
+        (
+            s.name, f"{s.read:,}", f"{s.kept:,}", f"{s.rejected:,}", f"{s.format} ({'detected' if s.spec.format == 'auto' else 'as set'})", f"{s.spec.part}, {s.spec.split}",
+            " / ".join(f"{s.splits[split]:,}" for split in ("train", "validation", "test")), ", ".join(s.columns),
+        )
         for s in view.sources
     ]  # fmt: skip
-    return "<h2>What was detected</h2>" + table(head, lines, numeric=(4, 5, 6))
+    return "<h2>What was detected</h2>" + table(head, lines, numeric=(1, 2, 3))
 
 
 def _reasons(view: "View") -> str:
     rejected, warned = _total(view, "reasons"), _total(view, "warnings")
     if not rejected and not warned:
         return "<h2>Reasons</h2><p>No row was rejected, and nothing was noticed.</p>"
-    lines = [
-        (reason, MEANING[reason], f"{rejected[reason]:,}", f"{warned[reason]:,}")
-        for reason, _ in (rejected + warned).most_common()
-    ]
+    order = sorted({*rejected, *warned}, key=lambda reason: (-rejected[reason], -warned[reason], reason))
+    lines = [(MEANING[reason], f"{rejected[reason]:,}", f"{warned[reason]:,}", reason) for reason in order]
     note = '<p class="soft">A row may have several reasons. Noticed rows stay in the dataset.</p>'
-    return "<h2>Reasons</h2>" + table(["reason", "meaning", "rejected", "noticed"], lines, numeric=(2, 3)) + note
+    return "<h2>Reasons</h2>" + table(["reason", "rejected", "noticed", "setting"], lines, numeric=(1, 2)) + note
 
 
 def _total(view: "View", name: str) -> Counter[str]:
@@ -110,7 +108,7 @@ def _examples(view: "View") -> str:
     blocks = []
     for reason, rows in view.examples.found.items():
         shown = "".join(
-            f'<p class="soft">{esc(where)}{f": {esc(detail)}" if detail else ""}</p><pre>{esc(text)}</pre>'
+            f'<p class="soft"><code>{esc(where)}</code> {esc(detail)}</p><pre>{esc(text)}</pre>'
             for where, detail, text in rows
         )
         blocks.append(

@@ -17,7 +17,7 @@ from retain.validate.lengths import Lengths
 from retain.validate.read import Record
 from retain.validate.repeats import Repeats
 from retain.validate.sample import Sample, sample
-from retain.validate.sources import Source, in_order
+from retain.validate.sources import Source, held_out_first, sources_of
 from retain.validate.verdict import Breach, breaches, refusal
 
 CHUNK_ROWS, CHUNK_CHARS = 20_000, 32_000_000
@@ -59,7 +59,7 @@ def validate(
     """
     for folder in (dataset, rejects, report.parent):
         check_writable(folder)
-    run = Run(config, in_order(specs, files), Lengths(config, model_dir), dataset, rejects)
+    run = Run(config, sources_of(specs, files), Lengths(config, model_dir), dataset, rejects)
     try:
         run.take_all()
     finally:
@@ -82,7 +82,7 @@ class Run:
 
     def take_all(self) -> None:
         with Progress("validate", unit="rows") as progress:
-            for source in self.sources:
+            for source in held_out_first(self.sources):
                 for chunk in _chunks(source.records(self.config)):
                     self._take(source, chunk)
                     progress.advance(len(chunk), note=f"{self.rejects.count} rejected")
