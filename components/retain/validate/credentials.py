@@ -29,7 +29,7 @@ SAID = re.compile(
     r"(?i)\b(?:pass(?:word|wd|phrase)?|pwd|secret|api[_ -]?key|(?:access|auth|api)[_ -]?token)\b[\"']?(?: is|\s*[:=])\s*[\"']?([^\s\"'<>{}()\[\],;]{8,})"
 )
 PLACEHOLDER = re.compile(
-    r"(?i)your|example|sample|placeholder|change|dummy|xxx|\*\*\*|\.\.\.|1234|abcd|password|secret|qwert|https?:|\$"
+    r"(?i)your|example|sample|placeholder|change|dummy|xxx|\*\*\*|\.\.\.|1234|abcd|password|secret|qwert|https?:|^\$|\$[{(]"
 )
 FEWEST_BITS = 2.75  # Shannon entropy a character of a value that was not chosen to be read
 

@@ -37,7 +37,7 @@ SSN = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d
 NINO = re.compile(
     r"(?<![A-Za-z0-9])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D](?![A-Za-z0-9])"
 )
-SIN = re.compile(r"(?<![\d-])\d{3}([- ])\d{3}\1\d{3}(?![\d-])")
+SIN = re.compile(r"(?i)\b(?:SIN|social insurance)\b\D{0,20}(\d{3}[- ]?\d{3}[- ]?\d{3})(?![\d-])")
 DNI = re.compile(r"(?<![A-Za-z0-9])([XYZ]?\d{7,8})-?([A-Z])(?![A-Za-z0-9])")
 FISCALE = re.compile(r"(?<![A-Za-z0-9])[A-Z]{6}\d{2}[A-EHLMPR-T]\d{2}[A-Z]\d{3}[A-Z](?![A-Za-z0-9])")
 CPF = re.compile(r"(?<!\d)\d{3}\.\d{3}\.\d{3}-\d{2}(?!\d)")
@@ -46,7 +46,7 @@ AADHAAR = re.compile(r"(?i)\baadhaar\D{0,20}\d{4}[ -]?\d{4}[ -]?\d{4}(?!\d)")
 IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{0,4}){3,7})(?![\w:]|\.\d)")
 # A phone number without a plus must have the separators of one, or a word before it: bare digits are mostly something else.
 PHONE = re.compile(
-    r"(?<![\w.,/$€£-])(?:\+|00)\d[\d ().-]{6,18}\d(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w-])"
+    r"(?<![\w.,/$€£-])(?:\+|00)[1-9][\d ().-]{6,18}\d(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w-])"
     r"|(?<![\w.,/$€£+-])(?:1[-. ])?(?:\(\d{3}\)[-. ]?|\d{3}[-. ])\d{3}[-. ]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w-])"
     r"|(?<![\w.,/$€£+-])\(\d{2,5}\)[ -]?\d{2,4}(?:[ -]?\d{2,4}){1,3}(?![\w-])"
     r"|(?i:\b(?:phone|tel|telephone|mobile|cell|fax|call|calling|ring|dial|text|sms|messages?|reach|answering|my number)\b"
@@ -152,7 +152,7 @@ def _pesel(match: re.Match[str]) -> bool:
 
 Check = Callable[[re.Match[str]], bool]
 NATIONAL: tuple[tuple[re.Pattern[str], Check], ...] = (
-    (SSN, lambda m: True), (NINO, lambda m: True), (SIN, lambda m: luhn(m.group())), (DNI, _dni), (FISCALE, lambda m: True),
+    (SSN, lambda m: True), (NINO, lambda m: True), (SIN, lambda m: luhn(m.group(1))), (DNI, _dni), (FISCALE, lambda m: True),
     (CPF, _cpf), (PESEL, _pesel), (AADHAAR, lambda m: True),
 )  # fmt: skip
 FINDERS: dict[str, Callable[[str], Iterator[Finding]]] = {

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ KNOWN = ".jsonl, .json, .csv, .tsv, .parquet or .txt, plain or with .gz or .zst"
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text", ".text": "text", ".md": "text", ".parquet": "parquet"}  # fmt: skip
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 READ_CHARS = 1 << 20
+DECODER, END = json.JSONDecoder(), object()
 
 
 @dataclass(frozen=True)
@@ -152,25 +154,41 @@ def _checked(number: int, value: Any, text: str | None) -> Record:
     return Record(number, value, text)
 
 
+@contextmanager
+def _as_text(stream: IO[bytes], *, errors: str = "strict", newline: str = "") -> Iterator[io.TextIOWrapper]:
+    """The stream as text while the block lasts; it stays open for whoever opened it."""
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline=newline)  # type: ignore[type-var]
+    try:
+        yield text
+    finally:
+        text.detach()
+
+
 def _array(stream: IO[bytes], path: Path) -> Iterator[Record]:
     """The elements of one JSON array, decoded as they arrive: the memory of one element, not of the file."""
-    source = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")  # type: ignore[type-var]
-    decoder, buffer, at = json.JSONDecoder(), source.read(READ_CHARS).lstrip()[1:], 0
-    for number in itertools.count(1):
-        while True:
-            at = _behind(buffer, at)
-            try:
-                if buffer[at : at + 1] == "]":
-                    return
-                value, end = decoder.raw_decode(buffer, at)
-                break
-            except (ValueError, RecursionError) as error:
-                more = source.read(max(READ_CHARS, len(buffer)))
-                if not more:
-                    raise _broken_array(path, number, error) from None
-                buffer, at = buffer[at:] + more, 0
-        yield _checked(number, value, None)
-        at = end
+    with _as_text(stream) as source:
+        buffer, at = source.read(READ_CHARS).lstrip()[1:], 0
+        for number in itertools.count(1):
+            value, buffer, at = _element(source, buffer, at, path, number)
+            if value is END:
+                return
+            yield _checked(number, value, None)
+
+
+def _element(source: io.TextIOWrapper, buffer: str, at: int, path: Path, number: int) -> tuple[Any, str, int]:
+    """(the next element or END, the text read ahead, the place behind the element in it)."""
+    while True:
+        at = _behind(buffer, at)
+        if buffer[at : at + 1] == "]":
+            return END, buffer, at
+        try:
+            value, end = DECODER.raw_decode(buffer, at)
+            return value, buffer, end
+        except (ValueError, RecursionError) as error:
+            more = source.read(max(READ_CHARS, len(buffer)))
+            if not more:
+                raise _broken_array(path, number, error) from None
+            buffer, at = buffer[at:] + more, 0
 
 
 def _behind(buffer: str, at: int) -> int:
@@ -189,15 +207,15 @@ def _broken_array(path: Path, number: int, error: Exception) -> DataRefused:
 
 def _csv(stream: IO[bytes]) -> Iterator[Record]:
     csv.field_size_limit(1 << 30)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")  # type: ignore[type-var]
-    head = text.readline()
-    if not head.strip():
-        return
-    delimiter = max(",;\t|", key=head.count)
-    rows = csv.reader(itertools.chain([head], text), delimiter=delimiter)
-    names = next(rows)
-    for number, cells in enumerate((cells for cells in rows if cells), start=1):
-        yield _cells(number, names, cells, delimiter)
+    with _as_text(stream, errors="surrogateescape") as text:
+        head = text.readline()
+        if not head.strip():
+            return
+        delimiter = max(",;\t|", key=head.count)
+        rows = csv.reader(itertools.chain([head], text), delimiter=delimiter)
+        names = next(rows)
+        for number, cells in enumerate((cells for cells in rows if cells), start=1):
+            yield _cells(number, names, cells, delimiter)
 
 
 def _cells(number: int, names: list[str], cells: list[str], delimiter: str) -> Record:
@@ -226,14 +244,13 @@ def _pieces(stream: IO[bytes], chars: int) -> Iterator[Record]:
     """Running text in rows of about ``chars`` characters, cut at blank lines, at the latest after twice as many at any line."""
     kept: list[str] = []
     first, size = 1, 0
-    for number, line in enumerate(
-        io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="\n"), start=1
-    ):  # type: ignore[type-var]
-        kept.append(line)
-        size += len(line)
-        if chars and size >= chars and (not line.strip() or size >= 2 * chars):
-            yield from _piece(first, kept)
-            kept, first, size = [], number + 1, 0
+    with _as_text(stream, errors="surrogateescape", newline="\n") as text:
+        for number, line in enumerate(text, start=1):
+            kept.append(line)
+            size += len(line)
+            if chars and size >= chars and (not line.strip() or size >= 2 * chars):
+                yield from _piece(first, kept)
+                kept, first, size = [], number + 1, 0
     yield from _piece(first, kept)
 
 

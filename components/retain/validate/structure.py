@@ -25,7 +25,7 @@ def check(sample: Sample, config: ValidateConfig) -> None:
 
 def _faults(shape: str, payload: dict[str, Any]) -> list[tuple[str, str]]:
     if shape == "messages":
-        return [*_dialogue(payload["messages"]), *_answers(payload["messages"])]
+        return _roles(payload["messages"]) or [*_dialogue(payload["messages"]), *_answers(payload["messages"])]
     if shape == "tokenized":
         supervised = sum(label != -100 for label in payload["labels"][1:])
         return [] if supervised else [("no_answer", "no label beside -100")]
@@ -64,8 +64,6 @@ def _roles(chat: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 def _dialogue(chat: Sequence[Message]) -> list[tuple[str, str]]:
-    if faults := _roles(chat):
-        return faults
     before = ""
     for number, message in enumerate(chat, start=1):
         role = message["role"]
@@ -82,7 +80,7 @@ def _answers(chat: Sequence[Message]) -> list[tuple[str, str]]:
         for i, m in enumerate(chat, 1)
         if m["role"] == "user" and not m["content"].strip()
     ][:1]
-    if chat[-1]["role"] in ROLES and chat[-1]["role"] != "assistant":
+    if chat[-1]["role"] != "assistant":
         return [*faults, ("no_answer", f"the last turn is the {chat[-1]['role']}'s: the assistant's answer is missing")]
     if not any(map(is_trained, chat)):
         return [*faults, ("no_answer", "no assistant turn carries loss: all have train: false or weight: 0")]

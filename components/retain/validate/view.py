@@ -49,8 +49,16 @@ def _verdict(view: "View", title: str, summary: str) -> str:
     notes = _notes(view)
     if not view.broken:
         return banner("warn" if notes else "good", title, summary) + _listed(notes)
-    why = [f"{b.where}: {b.what}: {b.got}; allowed: {b.allowed}." + (f" {b.fix[0].upper()}{b.fix[1:]}." if b.fix else "") for b in view.broken]
-    return banner("bad", title, summary) + "<h2>Why</h2>" + _listed(why) + ("<h2>Also</h2>" + _listed(notes) if notes else "")
+    why = [
+        f"{b.where}: {b.what}: {b.got}; allowed: {b.allowed}." + (f" {b.fix[0].upper()}{b.fix[1:]}." if b.fix else "")
+        for b in view.broken
+    ]
+    return (
+        banner("bad", title, summary)
+        + "<h2>Why</h2>"
+        + _listed(why)
+        + ("<h2>Also</h2>" + _listed(notes) if notes else "")
+    )
 
 
 def _listed(lines: list[str]) -> str:

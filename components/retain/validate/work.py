@@ -99,7 +99,7 @@ class Run:
                 self._look_at(made, source)
         self.lengths.count(samples)
         for made, split in zip(samples, splits, strict=True):
-            if made.payload is not None:
+            if made.payload is not None and not self._is_lost(made):
                 self.repeats.check(made, source.name, split)
         reasons = self._judged(samples)
         for made, split, found in zip(samples, splits, reasons, strict=True):
@@ -110,13 +110,21 @@ class Run:
         wording.check(made, self.config, refusals=source.spec.part != "safety")
         private.check(made, self.config)
 
+    def _is_lost(self, made: Sample) -> bool:
+        """Whether a row will be rejected for itself: what comes later is then no repetition of it."""
+        too_long = _length(made) > self.lengths.limit and self._rejects(TOO_LONG)
+        return too_long or any(map(self._rejects, made.counts))
+
+    def _rejects(self, reason: str) -> bool:
+        return self.config.act(reason) == "reject"
+
     def _judged(self, samples: list[Sample]) -> list[list[str]]:
         """The reasons of each sample, as the suite sees them."""
         table = {
             name: np.fromiter((s.counts.get(name, 0) for s in samples), np.int32, len(samples))
             for name in columns(self.config)
         }
-        table["tokens"] = np.fromiter((0 if s.shape == "text" else s.tokens for s in samples), np.int64, len(samples))
+        table["tokens"] = np.fromiter(map(_length, samples), np.int64, len(samples))
         reasons: list[list[str]] = [[] for _ in samples]
         for reason, places in self.suites.judge(table).items():
             for place in places:
@@ -131,7 +139,7 @@ class Run:
             self.examples.add(
                 reason, f"{source.path.name}, row {made.record.row}", detail, made.text or made.record.text()[:4000]
             )
-        fatal = [reason for reason in reasons if made.payload is None or self.config.act(reason) == "reject"]
+        fatal = [reason for reason in reasons if made.payload is None or self._rejects(reason)]
         if made.payload is None or fatal:
             source.rejected += 1
             source.reasons.update(fatal)
@@ -202,6 +210,11 @@ class View:
     outcomes: list[Outcome]
     examples: Examples
     limit: int
+
+
+def _length(made: Sample) -> int:
+    """Tokens that must fit the model at once; raw text is cut when it is packed, and has no such length."""
+    return 0 if made.shape == "text" else made.tokens
 
 
 def _sum(counters: Iterable[Counter[str]]) -> dict[str, int]:
