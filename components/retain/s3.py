@@ -4,8 +4,10 @@ Credentials come from where boto3 looks (environment, files, the pod's identity)
 (or ``MLFLOW_S3_ENDPOINT_URL``). None of them is ever put into a message.
 """
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 
+PART_BYTES, PARTS_AT_ONCE = 16 << 20, 4
 ATTEMPTS = 6  # botocore's adaptive mode: 5xx, resets and throttling are tried again with growing pauses
 
 
@@ -35,7 +38,8 @@ def client() -> Any:
     )  # fmt: skip
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     place = endpoint or os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None
-    return boto3.client("s3", endpoint_url=place, config=settings, region_name=region)
+    # A session of its own: boto3's default one keeps the first credentials it ever saw, rotated or not.
+    return boto3.session.Session().client("s3", endpoint_url=place, config=settings, region_name=region)
 
 
 @contextmanager
@@ -107,3 +111,74 @@ def inside(folder: Path, name: str) -> Path:
     if not target.is_relative_to(folder.resolve()):
         raise IntegrityError("a file name leaves its folder", got=name, where=str(folder))
     return target
+
+
+def upload(uri: str, folder: Path, names: Iterable[str]) -> None:
+    """Files of ``folder`` to ``uri/name``, large ones in parts; what is there already is left as it is (If-None-Match).
+
+    Every request carries a checksum; what is interrupted never becomes visible.
+    """
+    bucket, key = split(uri)
+    s3 = client()
+    there = set(listing(uri))
+    with explained(uri):
+        for name in [name for name in names if name not in there]:
+            place = {"Bucket": bucket, "Key": f"{key}/{name}".lstrip("/")}
+            file = folder / name
+            (_in_parts if file.stat().st_size > PART_BYTES else _at_once)(s3, place, file)
+
+
+def _at_once(s3: Any, place: dict[str, str], file: Path) -> None:
+    with _unless_there():
+        s3.put_object(**place, Body=file.read_bytes(), IfNoneMatch="*")
+
+
+def _in_parts(s3: Any, place: dict[str, str], file: Path) -> None:
+    """A multipart upload (memory: 4 parts); aborted where it fails, so that no part is left to pay for."""
+    upload = s3.create_multipart_upload(**place)["UploadId"]
+    count = -(-file.stat().st_size // PART_BYTES)
+
+    def send(number: int) -> dict[str, Any]:
+        with file.open("rb") as stream:
+            stream.seek((number - 1) * PART_BYTES)
+            answer = s3.upload_part(**place, UploadId=upload, PartNumber=number, Body=stream.read(PART_BYTES))
+        return {"PartNumber": number, **{k: v for k, v in answer.items() if k == "ETag" or k.startswith("Checksum")}}
+
+    try:
+        with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+            parts = [{k: v for k, v in part.items() if k != "ChecksumType"} for part in pool.map(send, range(1, count + 1))]  # fmt: skip
+        with _unless_there():
+            s3.complete_multipart_upload(**place, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+    except BaseException:
+        s3.abort_multipart_upload(**place, UploadId=upload)
+        raise
+
+
+@contextmanager
+def _unless_there() -> Iterator[None]:
+    """Another publisher of the same content was first: theirs is as good, and is read back all the same."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 412:
+            raise
+
+
+def write(uri: str, data: bytes) -> None:
+    """One small object, whole or not at all; it replaces an older one."""
+    bucket, key = split(uri)
+    s3 = client()
+    with explained(uri):
+        s3.put_object(Bucket=bucket, Key=key, Body=data)
+
+
+def sha256(uri: str) -> str:
+    """Hex sha256 of an object as it comes back from the store (memory: 1 MiB)."""
+    bucket, key = split(uri)
+    s3, body = client(), hashlib.sha256()
+    with explained(uri):
+        for chunk in s3.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1 << 20):
+            body.update(chunk)
+    return body.hexdigest()

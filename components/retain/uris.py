@@ -8,6 +8,7 @@
 | ``hf://org/name@<40 hex>[/file]``           | a Hugging Face repository at a pinned commit                           |
 | ``https://…``                               | one file; ``#sha256=<hex>`` is checked                                 |
 | ``mlflow://model@alias``, ``…/version``     | what a registered version points to                                    |
+| ``oci://registry/name@sha256:<hex>``        | an OCI artifact                                                        |
 
 What is fetched appears whole or not at all, once per content: a second fetch of the same thing costs a look.
 """
@@ -205,7 +206,13 @@ def _entity(address: str) -> str:
         raise EnvironmentFault("not reached", got=without_secrets(address), where=str(error)) from None
 
 
-REMOTE: dict[str, Callable[[str], Source]] = {"s3": _s3, "hf": _hf, "https": _https, "http": _https}
+def _oci(uri: str) -> Source:
+    from retain import oci
+
+    return oci.identity(uri), lambda folder: oci.pull(uri, folder)
+
+
+REMOTE: dict[str, Callable[[str], Source]] = {"s3": _s3, "hf": _hf, "https": _https, "http": _https, "oci": _oci}
 
 
 def _last(uri: str) -> str:

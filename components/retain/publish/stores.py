@@ -13,7 +13,7 @@ from typing import Protocol
 
 from retain import digest
 from retain.artifacts import check_writable
-from retain.errors import EnvironmentFault, IntegrityError
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.uris import scheme
 
 
@@ -34,8 +34,10 @@ def open_store(uri: str) -> Store:
     kind = scheme(uri)
     if kind == "file":
         return FolderStore(Path(uri.removeprefix("file://")).expanduser())
-    from retain.errors import ConfigError
-
+    if kind == "s3":
+        return S3Store(uri.rstrip("/"))
+    if kind == "oci":
+        return OciStore(uri.rstrip("/"))
     raise ConfigError("models cannot be published to such an address", got=uri, expected="a folder, s3:// or oci://")
 
 
@@ -72,6 +74,38 @@ class FolderStore:
             shutil.rmtree(partial, ignore_errors=True)
             if not place.is_dir():  # else another publisher of the same model was first: theirs is as good
                 raise EnvironmentFault("the model could not be copied to its store", where=str(self.root), got=error.strerror or error, fix="free some space or choose another store") from error  # fmt: skip
+
+
+class S3Store:
+    """A prefix in a bucket."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def put(self, model: Path, files: Mapping[str, str], extras: Mapping[str, bytes]) -> str:
+        from retain import s3
+
+        place = f"{self.root}/{place_name(files)}"
+        s3.upload(place, model, files)
+        compare(files, {name: s3.sha256(f"{place}/{name}") for name in files}, place)
+        for name, data in extras.items():
+            s3.write(f"{place}/{name}", data)
+        return place
+
+
+class OciStore:
+    """A repository in an OCI registry; the address is that of the artifact's manifest."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def put(self, model: Path, files: Mapping[str, str], extras: Mapping[str, bytes]) -> str:
+        from retain import oci
+
+        place = oci.push(self.root, model, files, extras, place_name(files))
+        back = oci.check(place)
+        compare(files, {name: sha for name, sha in back.items() if name in files}, place)
+        return place
 
 
 def compare(wanted: Mapping[str, str], got: Mapping[str, str], where: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from retain import digest, tracking
 from retain.artifacts import read_json
-from retain.publish import lineage, verdicts
+from retain.publish import lineage, signing, verdicts
 from retain.publish.card import card
 from retain.publish.config import PublishConfig
 from retain.publish.stores import open_store
@@ -52,6 +52,8 @@ def publish(
     verdicts.check_champion(said, champion.digest if champion else "", needed=config.promote == "auto")
     node = lineage.build(ours, _beside(model, "manifest"), said, recipe)
     extras = _extras(config, model, said, recipe, node)
+    if config.signing_key:
+        extras[signing.SIGNATURE] = signing.sign(model, files, Path(config.signing_key))
     store = open_store(config.store or str(tracking.home() / "models"))
     source = store.put(model, files, extras)
     version, created = registry.create(source, ours, _tags(said, node, approved_by))

@@ -1,0 +1,171 @@
+"""Real stores on loopback: S3, an OCI registry, a folder; and what goes wrong with them."""
+
+import http.client
+import http.server
+import json
+import os
+import socket
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from retain import digest, s3, uris
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError
+from retain.publish.config import PublishConfig
+from retain.publish.registry import pull
+from retain.publish.stores import open_store
+from retain.publish.versions import Registry
+from retain.publish.work import publish
+
+Judged = Callable[..., Path]
+
+
+@pytest.fixture(params=["folder", "s3", "oci"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return "s3://models/published"
+    if request.param == "oci":
+        return f"oci://{request.getfixturevalue('oci_registry')}/team/orders"
+    return str(tmp_path / "shelf")
+
+
+def test_published_and_pulled_again_with_its_signature(
+    store: str, model: Path, judged: Judged, key_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    private, public = key_pair
+    config = PublishConfig(name="orders", store=store, signing_key=str(private))
+    done = publish(config, model, judged(model))
+    assert publish(config, model, judged(model)).source == done.source
+    got = pull("orders", "candidate", tmp_path / "pulled", public_key=public)
+    assert (got.digest, got.signed) == (done.digest, True)
+    assert digest.of_model(tmp_path / "pulled") == done.digest
+    assert "## Verdict" in (tmp_path / "pulled" / "README.md").read_text()
+    assert json.loads((tmp_path / "pulled" / "lineage.json").read_text())["digest"] == done.digest
+    assert not list(tmp_path.glob(".pull-*"))
+
+
+def test_a_file_of_many_parts(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retain import s3 as house
+
+    monkeypatch.setattr(house, "PART_BYTES", 5 << 20)
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big" / "model.safetensors").write_bytes(os.urandom(12 << 20))
+    files = {"model.safetensors": digest.of_file(tmp_path / "big" / "model.safetensors").removeprefix("sha256:")}
+    for _ in range(2):
+        source = open_store("s3://models/parts").put(tmp_path / "big", files, {"README.md": b"x"})
+    back = uris.fetch(source, tmp_path / "cache")
+    assert digest.of_file(back / "model.safetensors").removeprefix("sha256:") == files["model.safetensors"]
+    assert (back / "README.md").read_bytes() == b"x"
+
+
+def test_an_object_is_written_once(s3: str, tmp_path: Path) -> None:
+    from retain import s3 as house
+
+    (tmp_path / "a").write_bytes(b"first")
+    place = {"Bucket": "models", "Key": "once/a"}
+    house._at_once(house.client(), place, tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"second")
+    house._at_once(house.client(), place, tmp_path / "a")
+    assert uris.fetch("s3://models/once/a", tmp_path / "cache").read_bytes() == b"first"
+
+
+def test_other_bytes_in_the_bucket_are_found(s3: str, model: Path, judged: Judged) -> None:
+    from retain import s3 as house
+
+    done = publish(PublishConfig(name="orders", store="s3://models/rot"), model, judged(model))
+    house.write(f"{done.source}/model.safetensors", b"rotten")
+    with pytest.raises(IntegrityError, match="other bytes"):
+        publish(PublishConfig(name="again", store="s3://models/rot"), model, judged(model))
+    assert Registry("again").all() == []
+    with pytest.raises(IntegrityError, match="other files than were registered"):
+        pull("orders", "1", model.parent / "pulled")
+
+
+def test_wrong_keys_no_bucket_and_a_store_that_is_away(
+    s3: str, model: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(store: str, kind: type[Exception], told: str) -> None:
+        with pytest.raises(kind, match=told) as caught:
+            publish(PublishConfig(name="orders", store=store), model, judged(model))
+        assert "very-secret" not in str(caught.value)
+        assert Registry("orders").all() == []
+
+    refused("s3://no-such-bucket-here/x", ConfigError, "no such bucket")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    refused("s3://models/denied", EnvironmentFault, "refuses these credentials")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("retain.s3.ATTEMPTS", 1)
+    refused("s3://models/away", EnvironmentFault, "S3")
+
+
+@pytest.fixture
+def shaky(s3_server: str) -> Iterator[tuple[str, list[str]]]:
+    """A proxy before the real store that answers every third PUT with 500 and cuts every fifth off."""
+    upstream, seen = urllib.parse.urlparse(s3_server), []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def _pass(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.command == "PUT":
+                seen.append(self.path)
+                if len(seen) % 5 == 0:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                if len(seen) % 3 == 0:
+                    self.send_response(500)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+            link = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=30)
+            link.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = link.getresponse()
+            data = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in {"transfer-encoding", "content-length", "connection"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            link.close()
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_errors_and_resets_in_the_middle_of_an_upload_are_survived(
+    s3: str, shaky: tuple[str, list[str]], model: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, seen = shaky
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    done = publish(PublishConfig(name="orders", store="s3://models/shaky"), model, judged(model))
+    assert len(seen) >= 6
+    assert done.created
+
+
+def test_a_name_cannot_climb_out_of_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="leaves its folder"):
+        s3.inside(tmp_path, "../../etc/passwd")
+    with pytest.raises(ConfigError, match="cannot be published"):
+        open_store("ftp://somewhere")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(model: Path, judged: Judged, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.write_text("a file where the folder should be")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        publish(PublishConfig(name="orders", store=str(shelf)), model, judged(model))
+    assert Registry("orders").all() == []
