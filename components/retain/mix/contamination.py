@@ -170,6 +170,7 @@ class _Copies:
         self._minhash, self._threshold = RMinHash, config.jaccard
         self._form = _form(texts, limits)
         self._units = [(number, shingles) for number, text in enumerate(texts) for shingles in self._own(text)]
+        self._spoken = frozenset().union(*(shingles for _, shingles in self._units))
         # Bands of four rows: a pair with Jaccard .5 is seen with probability 1 − (1 − .5⁴)³² = .87, one with .6 with .99.
         self._lsh = RMinHashLSH(threshold=config.jaccard, num_perm=PERMUTATIONS, num_bands=PERMUTATIONS // 4)
         for key, (_, shingles) in enumerate(self._units):
@@ -191,6 +192,9 @@ class _Copies:
             return None
         best: tuple[int, float] | None = None
         for shingles in self._own(text):
+            # No item can reach the threshold if too few of these shingles stand in any: nearly every row ends here.
+            if len(shingles & self._spoken) < self._threshold * len(shingles):
+                continue
             for key in self._lsh.query(self._sketch(shingles)):
                 number, other = self._units[key]
                 index = len(shingles & other) / len(shingles | other)

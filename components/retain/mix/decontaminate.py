@@ -14,7 +14,7 @@ from retain.errors import DataRefused, IntegrityError
 from retain.mix.config import DecontaminationConfig
 from retain.mix.contamination import Hit, ItemIndex
 from retain.progress import track
-from retain.template.texts import read_texts
+from retain.template.texts import count_texts, read_texts
 
 if TYPE_CHECKING:
     from retain.score.items import GateItem
@@ -65,7 +65,7 @@ def decontaminate(
             got=f"{len(table) - len(place)} repeats",
             fix="validate the rows again",
         )
-    for name, text in track(read_texts(rendered), "decontaminate", total=len(table)):
+    for name, text in track(read_texts(rendered), "decontaminate", total=count_texts(rendered)):
         number = place.get(name)
         if number is not None and (hit := index.find(text)) is not None:
             dropped[number] = _line([column[number] for column in columns], text, hit)

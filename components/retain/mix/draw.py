@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Ints = np.ndarray
+TRIES = 16
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,19 @@ def draw(source: Source, budget: int, rng: np.random.Generator, *, repeat: bool 
 
 
 def _nearest(tokens: Ints, budget: int, order: Ints) -> Ints:
-    """A beginning of ``order`` that stays within ``budget``, and the one further row (or none) that brings it nearest."""
-    sums = np.cumsum(tokens[order])
-    fits = int(np.searchsorted(sums, budget, side="right"))
-    missing = budget - (int(sums[fits - 1]) if fits else 0)
-    later = order[fits:]
-    if missing and len(later):
-        best = int(np.argmin(np.abs(tokens[later] - missing)))
-        if abs(int(tokens[later[best]]) - missing) < missing:
-            return np.append(order[:fits], later[best])
-    return order[:fits]
+    """A beginning of ``order`` within ``budget``, and one further row (or none) that brings the sum nearest to it; up to
+    TRIES of the last rows are given back where another one fits better in their place."""
+    sums = np.concatenate([[0], np.cumsum(tokens[order])])
+    fits = int(np.searchsorted(sums, budget, side="right")) - 1
+    best, missed = order[:fits], budget - int(sums[fits])
+    for kept in range(fits, max(fits - TRIES, -1), -1):
+        missing, later = budget - int(sums[kept]), order[fits:]
+        if not missed or not len(later):
+            break
+        last = int(np.argmin(np.abs(tokens[later] - missing)))
+        if abs(int(tokens[later[last]]) - missing) < missed:
+            best, missed = np.append(order[:kept], later[last]), abs(int(tokens[later[last]]) - missing)
+    return best
 
 
 def tokens_of(source: Source, rows: Ints) -> int:

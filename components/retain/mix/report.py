@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SHOWN_DROPPED = 50
 SHOWN_CHARACTERS = 1500
+METHODS = {"ngram": "a run of its words", "whole": "the whole of it", "minhash": "a near copy"}
 
 
 def report_page(config: MixConfig, info: dict[str, Any], cleaning: "Cleaning", strip: list[float]) -> str:
@@ -71,8 +72,12 @@ def _cleaning(config: MixConfig, cleaning: "Cleaning") -> list[str]:
         f"<p>{facts['rows_compared']:,} rows compared with {facts['items']:,} items of the gate; <b>{facts['dropped']:,} dropped</b>.</p>"
     ]
     if cleaning.dropped:
-        counts = ((what, name, f"{count:,}") for what, found in facts["by"].items() for name, count in found.items())
-        lines.append(table(["by", "", "rows"], counts, numeric=(2,)))
+        counts = (
+            (what, METHODS.get(name, name), f"{count:,}")
+            for what, found in facts["by"].items()
+            for name, count in found.items()
+        )
+        lines.append(table(["by", "value", "rows"], counts, numeric=(2,)))
     shown = itertools.islice(cleaning.dropped.values(), SHOWN_DROPPED)
     lines += [_pair(line) for line in shown]
     if len(cleaning.dropped) > SHOWN_DROPPED:
@@ -83,9 +88,7 @@ def _cleaning(config: MixConfig, cleaning: "Cleaning") -> list[str]:
 
 
 def _pair(line: dict[str, Any]) -> str:
-    head = (
-        f"{line['source']}, row {line['id']} ({line['part']}) holds {line['task']} {line['doc_id']}: {line['method']}"
-    )
+    head = f"{line['source']}, row {line['id']} ({line['part']}) holds {line['task']} {line['doc_id']}: {METHODS[line['method']]}"
     texts = (("row", line["text"]), ("item", line["item_text"]), ("seen by", line["evidence"]))
     body = "".join(f"<p class=soft>{name}</p><pre>{esc(text[:SHOWN_CHARACTERS])}</pre>" for name, text in texts)
     return f"<details><summary>{esc(head)}</summary>{body}</details>"

@@ -6,7 +6,14 @@ from retain.faces import on_cpu
 
 
 @on_cpu
-def template(config: dict, base: dict, dataset: dsl.Input[dsl.Dataset], generated: dsl.Input[dsl.Dataset], rendered: dsl.Output[dsl.Dataset], preview: dsl.Output[dsl.HTML]) -> None:
+def template(
+    config: dict,
+    base: dict,
+    dataset: dsl.Input[dsl.Dataset],
+    generated: dsl.Input[dsl.Dataset],
+    rendered: dsl.Output[dsl.Dataset],
+    preview: dsl.Output[dsl.HTML],
+) -> None:
     """Render rows with the model's own chat template; only answers carry loss.
 
     Args:

@@ -92,6 +92,10 @@ def _groups(counts: "Counts") -> list[list[object]]:
     return rows
 
 
+def _target_first(group: tuple[tuple[str, str, str], Any]) -> tuple[bool, tuple[str, str, str]]:
+    return group[0][0] != "target", group[0]
+
+
 def _samples(tokenizer: Any, group: tuple[str, str, str], rows: list[dict[str, Any]]) -> list[str]:
     part, split, source = group
     shown = [f"<h3>{esc(source)} <span class=soft>{esc(part)}, {esc(split)}</span></h3>"]

@@ -59,6 +59,10 @@ class TextWriter:
         return digest.of_file(self._path)
 
 
+def count_texts(folder: Path) -> int:
+    return int(pq.read_metadata(folder / FILE).num_rows)
+
+
 def read_texts(folder: Path) -> Iterator[tuple[str, str]]:
     """(id, text) of every row of a rendered/ folder, in order; memory: one row group."""
     with pq.ParquetFile(folder / FILE) as file:

@@ -31,6 +31,15 @@ def test_the_last_row_is_the_one_that_fits_best() -> None:
     assert tokens_of(source([50, 10]), draw(source([50, 10]), 12, rng())) == 10
 
 
+def test_many_rows_meet_a_budget_to_the_token() -> None:
+    lengths = np.random.default_rng(1).integers(45, 300, 400).tolist()
+    misses = [
+        abs(tokens_of(source(lengths), draw(source(lengths), 9_000, np.random.default_rng(seed))) - 9_000)
+        for seed in range(20)
+    ]
+    assert max(misses) <= 2
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 3000))
 def test_repeating_reaches_any_budget_and_repeats_evenly(lengths: list[int], budget: int) -> None:
     one = source(lengths)
