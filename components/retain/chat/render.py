@@ -11,6 +11,7 @@ from typing import Any
 
 from retain.artifacts import IGNORED_LABEL
 from retain.chat.options import ChatOptions
+from retain.chat.skeleton import Skeletons
 from retain.chat.spans import assistant_turns, find_spans
 from retain.chat.template import ChatTemplate, Message, has_template, need_template
 from retain.errors import ConfigError, DataRefused
@@ -31,7 +32,7 @@ class Rendered:
 
     @property
     def n_supervised(self) -> int:
-        return sum(label != IGNORED_LABEL for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED_LABEL)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Renderer:
     def __init__(self, tokenizer: Any, options: ChatOptions | None = None) -> None:
         self.tokenizer, self.options = tokenizer, options or ChatOptions()
         self.template = ChatTemplate(tokenizer, self.options.template_kwargs)
+        self._skeletons = Skeletons(self.template, self.options.rewritten_turns)
 
     def draft(self, shape: str, payload: Mapping[str, Any], *, where: str = "") -> Draft:
         """Which text of this row becomes tokens and where its loss lies; ``where`` names the row in errors."""
@@ -87,7 +89,8 @@ class Renderer:
             raise _no_chats(where)
         full = self.template.text(messages, tools, where=where)
         turns = assistant_turns(messages, first)
-        spans = find_spans(
+        spans = self._skeletons.spans(full, messages, turns) if not tools else None
+        spans = spans or find_spans(
             self.template, full, messages, tools, turns=turns, rewritten=self.options.rewritten_turns, where=where
         )
         weight = _common_weight([messages[i].get("weight", 1) for i in turns], where)

@@ -28,7 +28,9 @@ def _write(settings: RehearseConfig, base: Mapping[str, str], dataset: str, gene
 
     with stage("rehearse") as tracked:
         result = rehearse(settings, base_folder(base), Path(dataset), Path(generated), home() / "rehearsed")
-        say(f"{result.rows} rows written by the base, {result.answer_tokens:,} tokens; {result.cached_answers} answers known from before")
+        say(
+            f"{result.rows} rows written by the base, {result.answer_tokens:,} tokens; {result.cached_answers} answers known from before"
+        )
         for reason, count in result.dropped.items():
             say(f"  dropped {count:>4}  {reason}")
         tracked.metrics({"rows": result.rows, "answer_tokens": result.answer_tokens})

@@ -1,7 +1,7 @@
 """The words of a row without template or marks: what decontamination and reports read. Kept as rendered/texts.parquet."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retain import digest
+from retain.chat.skeleton import PLAIN_KEYS
 
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string())])
 FILE = "texts.parquet"
 
 
-def text_of(payload: Mapping[str, Any]) -> str:
+def text_of(payload: dict[str, Any]) -> str:
     """All text of a row in reading order, one line a turn; roles, tool schemas and numbers of tokens are left out."""
+    messages = payload.get("messages")
+    if (
+        messages
+        and len(payload) == 1
+        and all(type(m.get("content")) is str and m.keys() <= PLAIN_KEYS for m in messages)
+    ):
+        return "\n".join(
+            m["content"] for m in messages if m["content"]
+        )  # what nearly every row is, and twenty times faster
     return "\n".join(part for part in _parts(payload) if part)
+
+
+# In reading order; every name that may hold text, in any shape and in a message.
+FIELDS = (
+    "messages",
+    "prompt",
+    "source",
+    "text",
+    "reasoning_content",
+    "content",
+    "completion",
+    "target",
+    "chosen",
+    "rejected",
+    "label",
+)
 
 
 def _parts(value: Any) -> Iterator[str]:
@@ -25,21 +51,10 @@ def _parts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _parts(part)
-    elif isinstance(value, Mapping):
-        for name in (
-            "messages",
-            "prompt",
-            "source",
-            "text",
-            "reasoning_content",
-            "content",
-            "completion",
-            "target",
-            "chosen",
-            "rejected",
-            "label",
-        ):
-            yield from _parts(value.get(name))
+    elif isinstance(value, dict):
+        for name in FIELDS:
+            if name in value:
+                yield from _parts(value[name])
         for call in value.get("tool_calls") or []:
             yield json.dumps(call, ensure_ascii=False)
 

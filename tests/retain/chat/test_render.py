@@ -3,8 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retain.chat import ChatOptions, Renderer, prompt_ids, render, template_digest
+from retain.chat.spans import find_spans
 from retain.errors import ConfigError, DataRefused
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,6 +19,9 @@ TWO_TURNS = [
     {"role": "user", "content": "and the question…\u2028 é日本 🙂"},
     {"role": "assistant", "content": "no, the 日本 🙂 answer"},
 ]
+
+
+TOKENIZERS = {family: tokenizer_with(template) for family, template in {**ADDITIVE, "qwen3": QWEN3}.items()}
 
 
 def supervised(tokenizer: Any, row: Any) -> list[str]:
@@ -240,3 +246,20 @@ def test_prompts_of_the_other_shapes() -> None:
     assert plain == (tokenizer("yes?")["input_ids"], "1")
     with pytest.raises(DataRefused, match="no answer"):
         prompt_ids(tokenizer, "messages", {"messages": TWO_TURNS[:1]})
+
+
+WORDS = st.lists(
+    st.sampled_from(["yes", " ", "\n", "<think>", "</think>", "é", "retain0probe0x", "?"]), max_size=5
+).map("".join)
+
+
+@pytest.mark.parametrize("family", [*sorted(ADDITIVE), "qwen3"])
+@given(words=st.lists(WORDS, min_size=4, max_size=4))
+def test_the_fast_way_and_the_slow_way_agree(family: str, words: list[str]) -> None:
+    renderer = Renderer(TOKENIZERS[family], ChatOptions(rewritten_turns="mask"))
+    chat = [{**turn, "content": word} for turn, word in zip(TWO_TURNS, words, strict=True)]
+    template = renderer.template
+    full = template.text(chat)
+    slow = find_spans(template, full, chat, None, turns=[1, 3], rewritten="mask", where="")
+    draft = renderer.draft("messages", {"messages": chat})
+    assert (draft.spans, draft.rewritten) == (slow.trained, slow.rewritten)
