@@ -25,7 +25,9 @@ class Skeleton:
 
     def fit(self, full: str, words: Sequence[str]) -> Spans | None:
         """The spans of ``full`` if it is these pieces around these words, else None."""
-        starts, parts, at = [], [], 0
+        starts: list[int] = []
+        parts: list[str] = []
+        at = 0
         for piece, word in zip(self.pieces, [*words, ""], strict=True):
             starts.append(at)
             parts += (piece, word)

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retain.chat import ChatOptions, Renderer, prompt_ids, render, template_digest
@@ -254,6 +254,7 @@ WORDS = st.lists(
 
 
 @pytest.mark.parametrize("family", [*sorted(ADDITIVE), "qwen3"])
+@settings(deadline=None, max_examples=50)
 @given(words=st.lists(WORDS, min_size=4, max_size=4))
 def test_the_fast_way_and_the_slow_way_agree(family: str, words: list[str]) -> None:
     renderer = Renderer(TOKENIZERS[family], ChatOptions(rewritten_turns="mask"))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retain.mix.draw import Source, budget_for, by_budget, by_weight, draw, interleave, tokens_of
@@ -14,6 +14,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 4000), st.integers(0, 9))
 def test_a_draw_misses_its_budget_by_at_most_half_of_the_longest_row(
     lengths: list[int], budget: int, seed: int
@@ -40,6 +41,7 @@ def test_many_rows_meet_a_budget_to_the_token() -> None:
     assert max(misses) <= 2
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 3000))
 def test_repeating_reaches_any_budget_and_repeats_evenly(lengths: list[int], budget: int) -> None:
     one = source(lengths)
@@ -68,6 +70,7 @@ def test_a_target_source_is_taken_as_often_as_its_weight_says() -> None:
     assert ((rows < 20).sum(), (rows >= 20).sum()) == (10, 40)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 200), min_size=20, max_size=120), st.lists(st.integers(1, 200), min_size=1, max_size=20))
 def test_every_stretch_holds_its_share_to_within_a_row_of_each_stream(target: list[int], replay: list[int]) -> None:
     tokens = np.array(target + replay)
