@@ -10,7 +10,7 @@ from retain.report.words import clip, plural, soft
 
 CSS = """
 .shares{display:flex;height:22px;border-radius:4px;overflow:hidden;margin:.5em 0}.shares i{display:block;min-width:2px}
-.bars{font-size:14px}.bars div{display:grid;grid-template-columns:minmax(120px,27%) 1fr 3.5em;gap:0 12px;align-items:center}.bars i{display:block;height:12px;background:#97a1ad;border-radius:2px;min-width:2px}
+.bars{font-size:14px}.bars div{display:grid;grid-template-columns:minmax(150px,32%) 1fr 3.5em;gap:0 12px;align-items:center}.bars i{display:block;height:12px;background:#97a1ad;border-radius:2px;min-width:2px}
 .bars b{font-weight:400;text-align:right;font-variant-numeric:tabular-nums}@media (max-width:480px){.bars div{grid-template-columns:1fr auto}.bars .bar{grid-area:2/1/3/3;margin-bottom:5px}}
 """
 COLOURS = {"target": "#1f5fbf", "replay": "#c98a00", "safety": "#7a4fb5"}
@@ -85,7 +85,7 @@ def _mask(material: Material) -> str:
     if not material.excerpts.rows:
         return ""
     title = material.excerpts.title.strip()
-    shown = material.excerpts.rows[:EXCERPTS]
+    shown = sorted(material.excerpts.rows, key=lambda row: "target" not in row.source)[:EXCERPTS]
     lead = f'<p class="soft">{esc(title)}{". " if title else ""}Marked text carries loss: the model learns to write it. The rest is only read.</p>'
     rows = "".join(details(_heading(row), f"<pre>{_marked(row)}</pre>", opened=i == 0) for i, row in enumerate(shown))
     return f"<h3>Rows as the model sees them</h3>{lead}{rows}"

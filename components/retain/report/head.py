@@ -64,17 +64,16 @@ def top(material: Material) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def reason_text(reason: dict[str, Any], *, only_base: bool) -> str:
-    """A reason as a sentence; against which baseline goes without saying where there is one."""
-    text = sentence(Reason(**(reason | {"role": ""} if only_base else reason)))
+def reason_text(reason: Mapping[str, Any]) -> str:
+    """A reason as a sentence; a benchmark's name keeps its first letter as it is."""
+    text = sentence(Reason(**reason))
     return text if reason["benchmark"] and text.startswith(reason["benchmark"]) else text[:1].upper() + text[1:]
 
 
 def _reasons(verdict: Mapping[str, Any]) -> str:
     if verdict["verdict"] == "integrity":
         return "".join(f"<pre>{esc(r['got'])}</pre>" for r in verdict["reasons"])
-    alone = len(verdict["baselines"]) == 1
-    texts = [reason_text(r, only_base=alone) for r in verdict["reasons"]]
+    texts = [reason_text(r) for r in verdict["reasons"]]
     if verdict["verdict"] == "pass" and not texts:
         texts = list(_why_passed(verdict))
     more = [f"and {plural(len(texts) - 5, 'more reason')}"] if len(texts) > 5 else []

@@ -50,7 +50,7 @@ def _of_rows(dataset: Path, task: str, ids: Collection[str]) -> Iterator[tuple[K
 
 
 def prompt_of(payload: Mapping[str, Any]) -> str:
-    """What stands before the answer, as plain text; a single user turn without its role."""
+    """What stands before the answer, as plain text: without system text, and a single user turn without its role."""
     if "messages" in payload:
         return _turns(payload["messages"])
     prompt = next((payload[name] for name in ("prompt", "source", "text") if name in payload), "")
@@ -59,7 +59,7 @@ def prompt_of(payload: Mapping[str, Any]) -> str:
 
 def _turns(messages: list[Mapping[str, Any]]) -> str:
     last = max((i for i, m in enumerate(messages) if m.get("role") in ASSISTANT), default=len(messages))
-    before = messages[:last]
+    before = [m for m in messages[:last] if m.get("role") != "system"]
     if len(before) == 1:
         return _text(before[0].get("content"))
     return "\n".join(f"{m.get('role', '')}: {_text(m.get('content'))}" for m in before)

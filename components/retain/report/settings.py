@@ -12,6 +12,7 @@ from retain.report.material import Material
 from retain.report.words import clip, plural, soft
 from retain.uris import without_secrets
 
+CSS = """\n.any{overflow-wrap:anywhere}\n"""
 LONGEST = 300
 REQUIRED = object()  # has no default
 
@@ -25,12 +26,19 @@ def settings(material: Material) -> str:
 
     known = dict(defaults(Recipe))
     rows = [(path, value, known.get(re.sub(r"\[\d+\]", "[]", path), REQUIRED)) for path, value in flat(recipe)]
-    changed = [(path, value, default) for path, value, default in rows if value != default]
-    table_of_changed = table(["setting", "value", "default"], ((p, shown(v), shown(d)) for p, v, d in changed))
-    names = {path for path, _, _ in changed}
-    whole = ((Html(f"<b>{esc(path)}</b>") if path in names else path, shown(value)) for path, value, _ in rows)
+    changed = [(_path(path), shown(value), shown(default)) for path, value, default in rows if value != default]
+    whole = [(_path(path, bold=value != default), shown(value)) for path, value, default in rows]
     note = f"{plural(len(changed), 'setting')} of {len(rows)} differ from the defaults, or have none."
-    return f'<h2>Settings in force</h2><p class="soft">{note}</p>{table_of_changed}' + details("All settings", table(["setting", "value"], whole))  # fmt: skip
+    return (
+        f'<h2>Settings in force</h2><p class="soft">{note}</p>{table(["setting", "value", "default"], changed)}'
+        + details("All settings", table(["setting", "value"], whole))
+    )
+
+
+def _path(path: str, *, bold: bool = False) -> Html:
+    """A dotted path that may break before its dots."""
+    text = esc(path).replace(".", "<wbr>.")
+    return Html(f"<b>{text}</b>" if bold else text)
 
 
 def defaults(kind: type[BaseModel], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -61,11 +69,12 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield path, value
 
 
-def shown(value: Any) -> str | Html:
+def shown(value: Any) -> Html:
     """A value as a person writes it in a recipe; addresses without their secrets."""
     if value is REQUIRED:
         return soft("required")
     if value == "":
         return soft("empty")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return clip(re.sub(r"[a-z][a-z0-9+.-]*://[^\s\"',]+", lambda m: without_secrets(m[0]), text), LONGEST)
+    clean = re.sub(r"[a-z][a-z0-9+.-]*://[^\s\"',]+", lambda m: without_secrets(m[0]), text)
+    return Html(f'<span class="any">{esc(clip(clean, LONGEST))}</span>')

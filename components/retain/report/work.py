@@ -14,7 +14,7 @@ __all__ = ["RunFolders", "write_report"]
 SECTIONS: tuple[Callable[[Material], str], ...] = (
     head.top, forest.forest, items.flips, probability.shifts, training.training, data.data, settings.settings, lineage.lineage, lineage.again,
 )  # fmt: skip
-CSS = "".join(part.CSS for part in (svg, head, forest, items, training, data, lineage))
+CSS = "".join(part.CSS for part in (svg, head, forest, items, training, data, settings, lineage))
 
 
 def write_report(verdict: Path, report: Path, folders: RunFolders) -> None:
