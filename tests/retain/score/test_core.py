@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from retain.score.tasks import CORE
 
 TASKS = ["facts", "grammar", "physical", "stories", "words"]
@@ -45,7 +46,8 @@ def test_items_are_well_formed_and_short(task: str) -> None:
     for row in rows(task):
         assert set(row) == {"id", "cluster", "query", "choices", "gold"}, row
         assert row["id"].startswith(f"{row['cluster']}-"), row
-        assert 2 <= len(row["choices"]) <= 4 and 0 <= row["gold"] < len(row["choices"]), row
+        assert 2 <= len(row["choices"]) <= 4, row
+        assert row["gold"] in range(len(row["choices"])), row
         assert all(_tidy(text) for text in [row["query"], *row["choices"]]), row
         assert _pieces(row["query"]) + max(map(_pieces, row["choices"])) <= LONGEST_PIECES, row
 
