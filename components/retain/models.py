@@ -127,11 +127,16 @@ def pick_device(name: str = "auto") -> str:
 
 
 def quiet() -> None:
-    """transformers' own bars and hints say nothing to the person who watches a step."""
-    from transformers.utils import logging
+    """Foreign bars and hints say nothing to the person who watches a step."""
+    import logging
+    import warnings
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    from transformers.utils import logging as theirs
+
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def from_gguf(file: Path, target: Path) -> None:
