@@ -243,7 +243,7 @@ def arguments(config: TrainConfig, plan: Plan, device: str) -> TrainingArguments
         lr_scheduler_type=config.lr_scheduler_type, warmup_steps=round(config.warmup_ratio * steps), max_grad_norm=config.max_grad_norm,
         seed=config.seed, save_strategy="no", eval_strategy="no", logging_strategy="no",
         logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
-        use_cpu=device == "cpu", bf16=False, **_checkpointing(config),
+        use_cpu=device == "cpu", bf16=False, ddp_find_unused_parameters=False, **_checkpointing(config),
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from retain import artifacts, digest
 from retain.train import bottleneck
 from retain.train.config import SOFT_PROMPTS
 from retain.train.methods import kind
-from retain.train.watch import History
 from retain.train.work import Run, TrainResult
 
 SCHEMA = "retain.adapter/1"
@@ -20,19 +19,28 @@ LIBRARIES = ("torch", "transformers", "peft")
 
 def write_adapter(run: Run, folder: Path, model_dir: Path, provenance: dict[str, str], warned: tuple[str, ...]) -> TrainResult:  # fmt: skip
     """Write everything under ``folder``; without retain.json the folder counts as unfinished."""
-    (folder / "retain.json").unlink(missing_ok=True)
-    engine, history = run.engine, run.engine.watch.history
+    engine = run.engine
     engine.head.restore()
-    what = kind(engine.model)
+    if engine.args.should_save:  # the first process of several
+        _write(run, folder, model_dir, provenance, warned)
+    engine.accelerator.wait_for_everyone()
+    return _result(run, warned, _content(folder))
+
+
+def _write(run: Run, folder: Path, model_dir: Path, provenance: dict[str, str], warned: tuple[str, ...]) -> None:
+    (folder / "retain.json").unlink(missing_ok=True)
+    history, what = run.engine.watch.history, kind(run.engine.model)
     SAVERS[what](run, folder)
     losses = {name: getattr(history, name) for name in ("train", "target_validation", "retention")}
     artifacts.write_json(folder / "losses.json", {"schema": "retain.losses/1", **losses})
-    content = digest.of_manifest(
+    card = _card(run, _result(run, warned, _content(folder)), model_dir, what, provenance)
+    artifacts.write_json(folder / "retain.json", card)
+
+
+def _content(folder: Path) -> str:
+    return digest.of_manifest(
         {p.name: digest.of_file(p).removeprefix("sha256:") for p in sorted(folder.glob("*.safetensors"))}
     )
-    result = _result(run, history, content, warned)
-    artifacts.write_json(folder / "retain.json", _card(run, result, model_dir, what, provenance))
-    return result
 
 
 def _save_peft(run: Run, folder: Path) -> None:
@@ -72,7 +80,8 @@ def _save_weights(run: Run, folder: Path) -> None:
 SAVERS = {"peft": _save_peft, "bottleneck": _save_bottleneck, "weights": _save_weights}
 
 
-def _result(run: Run, history: History, content: str, warned: tuple[str, ...]) -> TrainResult:
+def _result(run: Run, warned: tuple[str, ...], content: str) -> TrainResult:
+    history = run.engine.watch.history
     state, optimizer = run.engine.state, run.engine.masters()
     at = history.best_step or state.global_step
     return TrainResult(

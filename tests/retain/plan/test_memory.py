@@ -75,14 +75,14 @@ def test_the_count_agrees_with_autograd_on_a_real_model(tiny_llama):
 
     from retain import models
     from retain.train.config import TrainConfig
-    from retain.train.methods import prepare
-    from retain.train.work import packs
+    from retain.train.load import packs
+    from retain.train.methods import Start, prepare
 
     shape, length, kept = read_shape(tiny_llama), 64, {}
     base = models.load_model(tiny_llama, dtype="bf16")
     config = TrainConfig(lora={"dropout": 0.0})
     assert packs(config, base)
-    model = prepare(config, base, 10).train()
+    model = prepare(Start(config, base, [], tiny_llama)).train()
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def keep(tensor):
