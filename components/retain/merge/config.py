@@ -31,10 +31,10 @@ class MergeConfig(StepConfig):
     )
     workers: int = Field(0, ge=0, le=64, description="tensors merged at once; 0: one a core, at most 4")
     block_mib: int = Field(
-        32,
+        4,
         ge=1,
         le=4096,
-        description="fp32 MiB of a tensor that a worker holds at once; larger tensors go through in blocks of rows",
+        description="fp32 MiB of a tensor that a worker holds at once; small blocks stay in the processor's cache",
     )
     probe_rows: int = Field(
         4,

@@ -16,13 +16,23 @@ def run(config: Mapping[str, Any], base: Mapping[str, str], adapter: str, model:
     return run_many(config, base, [(adapter, 1.0)], model)
 
 
-def run_many(config: Mapping[str, Any], base: Mapping[str, str], adapters: Sequence[tuple[str, float]], model: str) -> dict[str, Any]:
+def run_many(
+    config: Mapping[str, Any], base: Mapping[str, str], adapters: Sequence[tuple[str, float]], model: str
+) -> dict[str, Any]:
     """Merge several adapters, each with its weight."""
     with running("merge"), stage("merge") as tracked:
         settings = parse(MergeConfig, config, where="merge")
-        result = merge(settings, base_folder(base), [(Path(folder), weight) for folder, weight in adapters], Path(model), base_digest=base["digest"])
+        result = merge(
+            settings,
+            base_folder(base),
+            [(Path(folder), weight) for folder, weight in adapters],
+            Path(model),
+            base_digest=base["digest"],
+        )
         say(f"model     {result.digest}")
-        say(f"proof     {result.changed_tensors} tensors changed, {result.lost_percent:.2f} % of their entries lost to rounding; logits differ from base + adapter by {result.logit_difference:.2g} deviations (the adapter moves them by {result.adapter_effect:.2g})")
+        say(
+            f"proof     {result.changed_tensors} tensors changed, {result.lost_percent:.2f} % of their entries lost to rounding; logits differ from base + adapter by {result.logit_difference:.2g} deviations (the adapter moves them by {result.adapter_effect:.2g})"
+        )
         say(f"time      {result.merge_seconds:.1f} s to merge, {result.proof_seconds:.1f} s to prove")
         for note in result.notes:
             say(f"  {note}")
