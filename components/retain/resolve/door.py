@@ -20,6 +20,12 @@ def run(form: Mapping[str, Any], recipe: str) -> tuple[Any, ...]:
         for source in resolved.sources:
             say(f"{source['part']:<9} {source['path']}  {source['digest'][:19]}  ({source['split']})")
         say(f"recipe    {resolved.recipe.digest()[:19]}")
+        plan = resolved.gate_plan
+        say(
+            f"gate      an unharmed model passes in {100 * plan.power:.0f} % of runs; it can see an average drop of {plan.detectable_points:g} points"
+        )
+        if plan.word == "weak":
+            say(f"          weak: for 95 % the margin would be {plan.margin_for_unharmed:g} points")
     return outputs(resolved)
 
 
@@ -34,7 +40,13 @@ def outputs(resolved: Resolved) -> tuple[Any, ...]:
 
 def write_recipe(resolved: Resolved, path: Path) -> None:
     """The resolved recipe with its digest, for the report, the card and the registry."""
-    value = {"schema": "retain.recipe/1", "digest": resolved.recipe.digest(), "recipe": resolved.recipe.as_parameter(), "base": resolved.base, "sources": resolved.sources}
+    value = {
+        "schema": "retain.recipe/1",
+        "digest": resolved.recipe.digest(),
+        "recipe": resolved.recipe.as_parameter(),
+        "base": resolved.base,
+        "sources": resolved.sources,
+    }
     write_json(path, value)
 
 

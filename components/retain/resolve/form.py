@@ -28,7 +28,13 @@ HEADLINES = {
     "train_method": "train.method",
 }
 # Settings parameter → the recipe's stages it holds; with two, keys start with the second one's name.
-SETTINGS = {"data_settings": "data", "gate_settings": "gate", "score_settings": "score", "train_settings": "train", "run_settings": ""}
+SETTINGS = {
+    "data_settings": "data",
+    "gate_settings": "gate",
+    "score_settings": "score",
+    "train_settings": "train",
+    "run_settings": "",
+}
 # What the form shows of each stage although it has its default (every other setting is taken too, by its dotted path).
 SHOWN = {
     "data_settings": ("checks.max_rejected_share", "checks.max_tokens", "checks.pii", "replay.source", "replay.seed", "template.max_seq_length", "template.long_rows"),
@@ -54,7 +60,9 @@ def to_form(recipe: Recipe) -> dict[str, Any]:
     for i in range(len(tasks)):
         flat.pop(f"score.tasks.{i}.name")
     for name, stage in SETTINGS.items():
-        mine = {k: v for k, v in flat.items() if (k.split(".")[0] in RUN_STAGES if not stage else k.startswith(f"{stage}."))}
+        mine = {
+            k: v for k, v in flat.items() if (k.split(".")[0] in RUN_STAGES if not stage else k.startswith(f"{stage}."))
+        }
         form[name] = {k.removeprefix(f"{stage}."): v for k, v in mine.items()} if stage else mine
     return form
 
@@ -72,7 +80,9 @@ def short_form(recipe: Recipe) -> dict[str, Any]:
 def _plain_settings() -> dict[str, dict[str, Any]]:
     """Every setting's default, list entries under the number 0."""
     entry = DatasetSpec(path="-").as_parameter()
-    plain = parse(Recipe, {"model": {"base_model": "-"}, "data": {"datasets": [entry]}, "score": {"tasks": [{"name": "-"}]}})
+    plain = parse(
+        Recipe, {"model": {"base_model": "-"}, "data": {"datasets": [entry]}, "score": {"tasks": [{"name": "-"}]}}
+    )
     form = to_form(plain)
     return {name: form[name] for name in SETTINGS}
 
@@ -114,7 +124,12 @@ def _with_benchmarks(nested: dict[str, Any], names: str) -> dict[str, Any]:
     details = score.get("tasks") or []
     listed = [name.strip() for name in names.split(",") if name.strip()]
     if len(details) > len(listed):
-        raise ConfigError("score_settings: more tasks.N entries than benchmarks", got=len(details), expected=len(listed), fix="remove the entries that are left over")
+        raise ConfigError(
+            "score_settings: more tasks.N entries than benchmarks",
+            got=len(details),
+            expected=len(listed),
+            fix="remove the entries that are left over",
+        )
     details = [*details, *({} for _ in range(len(listed) - len(details)))]
     if listed:
         score["tasks"] = [{"name": name, **detail} for name, detail in zip(listed, details, strict=True)]

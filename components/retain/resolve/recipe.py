@@ -26,18 +26,31 @@ from retain.validate.config import DatasetSpec, ValidateConfig
 class ModelConfig(StepConfig):
     """The base model that is tuned, and against which the result is gated."""
 
-    base_model: str = Field(description="URI of the base: a folder in Hugging Face layout or a GGUF file; package://, hf://, s3://, pvc://, a path")
-    revision: str = Field("", pattern=r"^([0-9a-f]{40})?$", description="40-hex commit of a hub model; empty for places that have none")
+    base_model: str = Field(
+        description="URI of the base: a folder in Hugging Face layout or a GGUF file; package://, hf://, s3://, pvc://, a path"
+    )
+    revision: str = Field(
+        "", pattern=r"^([0-9a-f]{40})?$", description="40-hex commit of a hub model; empty for places that have none"
+    )
 
 
 class DataConfig(StepConfig):
     """Rows in: where they lie, what is refused, how they are rendered and mixed."""
 
-    datasets: list[DatasetSpec] = Field(min_length=1, description="the files; at least one with part target and split train")
-    checks: ValidateConfig = Field(default_factory=ValidateConfig, description="what makes a row unfit, and how many may be")
-    template: TemplateConfig = Field(default_factory=TemplateConfig, description="rendering with the model's own chat template")
+    datasets: list[DatasetSpec] = Field(
+        min_length=1, description="the files; at least one with part target and split train"
+    )
+    checks: ValidateConfig = Field(
+        default_factory=ValidateConfig, description="what makes a row unfit, and how many may be"
+    )
+    template: TemplateConfig = Field(
+        default_factory=TemplateConfig, description="rendering with the model's own chat template"
+    )
     replay: MixConfig = Field(default_factory=MixConfig, description="general rows among the target rows, by tokens")
-    rehearse: RehearseConfig = Field(default_factory=RehearseConfig, description="replay rows that the base writes itself, used where replay.source is generated")
+    rehearse: RehearseConfig = Field(
+        default_factory=RehearseConfig,
+        description="replay rows that the base writes itself, used where replay.source is generated",
+    )
 
 
 class TrackingConfig(StepConfig):
@@ -74,7 +87,9 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("this recipe is not YAML", where=str(path), got=str(error).replace("\n", " "), fix="mend the line it names") from None
+        raise ConfigError(
+            "this recipe is not YAML", where=str(path), got=str(error).replace("\n", " "), fix="mend the line it names"
+        ) from None
     if not isinstance(values, dict):
         raise ConfigError("this recipe is empty", where=str(path), expected="a YAML mapping with model: and data:")
     for override in overrides or []:
@@ -94,18 +109,29 @@ def find(name: str) -> Path:
         return path
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise ConfigError("there is no such recipe", got=name, expected=f"a path, or one of {', '.join(shipped)}", fix=f"{hint}`retain init` writes one to start from")
+    raise ConfigError(
+        "there is no such recipe",
+        got=name,
+        expected=f"a path, or one of {', '.join(shipped)}",
+        fix=f"{hint}`retain init` writes one to start from",
+    )
 
 
 def _with_places(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Relative paths in a recipe are meant from the recipe's own folder."""
 
     def absolute(uri: Any) -> Any:
-        return str((folder / uri).resolve()) if isinstance(uri, str) and "://" not in uri and uri and not Path(uri).is_absolute() else uri
+        return (
+            str((folder / uri).resolve())
+            if isinstance(uri, str) and "://" not in uri and uri and not Path(uri).is_absolute()
+            else uri
+        )
 
     model, data = dict(values.get("model") or {}), dict(values.get("data") or {})
     if "base_model" in model:
         model["base_model"] = absolute(model["base_model"])
     if isinstance(data.get("datasets"), list):
-        data["datasets"] = [{**d, "path": absolute(d["path"])} if isinstance(d, dict) and "path" in d else d for d in data["datasets"]]
+        data["datasets"] = [
+            {**d, "path": absolute(d["path"])} if isinstance(d, dict) and "path" in d else d for d in data["datasets"]
+        ]
     return {**values, **({"model": model} if model else {}), **({"data": data} if data else {})}

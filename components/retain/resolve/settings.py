@@ -53,7 +53,11 @@ def put(tree: dict[str, Any], path: str, value: Any, *, where: str = "") -> None
 def _step_into(node: Any, part: str, path: str, where: str) -> Any:
     below = node[_index(node, part, path, where)] if isinstance(node, list) else node.setdefault(part, {})
     if not isinstance(below, dict | list):
-        raise ConfigError(f"{where}{path}: '{part}' is a value, not a group of settings", got=below, fix="leave out what stands behind it")
+        raise ConfigError(
+            f"{where}{path}: '{part}' is a value, not a group of settings",
+            got=below,
+            fix="leave out what stands behind it",
+        )
     return below
 
 

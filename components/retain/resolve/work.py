@@ -1,5 +1,6 @@
 """Everything that a run depends on, pinned before anything is spent: URIs become digests, settings become configs."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 from retain import digest, models, uris
 from retain.artifacts import check_writable
 from retain.errors import ConfigError, IntegrityError
+from retain.plan.config import GatePlanConfig
+from retain.plan.gate import GatePlan, check, plan_gate
+from retain.plan.power import Planned
 from retain.resolve.recipe import Recipe
 from retain.tracking import home
 from retain.validate.config import DatasetSpec
@@ -20,6 +24,7 @@ class Resolved:
     recipe: Recipe
     base: dict[str, str]  # uri, revision, digest
     sources: list[dict[str, Any]]  # dataset entries, each with the digest of its file
+    gate_plan: GatePlan  # what the gate will be able to see
 
 
 def resolve(recipe: Recipe) -> Resolved:
@@ -29,13 +34,29 @@ def resolve(recipe: Recipe) -> Resolved:
     folder, base_digest = uris.resolve_base(recipe.model.base_model, recipe.model.revision, home() / "bases")
     models.check_folder(folder)
     base = {"uri": recipe.model.base_model, "revision": recipe.model.revision, "digest": base_digest}
-    return Resolved(recipe, base, [_source(spec) for spec in recipe.data.datasets])
+    return Resolved(recipe, base, [_source(spec) for spec in recipe.data.datasets], check(plan_the_gate(recipe)))
+
+
+def plan_the_gate(recipe: Recipe) -> GatePlan:
+    """The power of the recipe's gate at the items its benchmarks really have; an unknown benchmark is refused here.
+
+    The target's rows are not known before validate, so its condition is taken as met.
+    """
+    from retain.score.items import gate_items
+
+    items = Counter(item.task for item in gate_items(recipe.score))
+    flips = GatePlanConfig().flip_rate(recipe.train.method)
+    return plan_gate(recipe.gate, [Planned(name, count, flips) for name, count in items.items()])
 
 
 def _check_parts(recipe: Recipe) -> None:
     have = {(d.part, d.split) for d in recipe.data.datasets}
     if ("target", "train") not in have:
-        raise ConfigError("data.datasets: nothing to learn from", expected="an entry with part: target and split: train", fix="add the training file")
+        raise ConfigError(
+            "data.datasets: nothing to learn from",
+            expected="an entry with part: target and split: train",
+            fix="add the training file",
+        )
     if recipe.gate.target.rule != "none" and ("target", "test") not in have:
         raise ConfigError(
             "data.datasets: no rows to measure the target on", expected="an entry with part: target and split: test (200 rows or more, never trained on)",
@@ -51,7 +72,13 @@ def base_folder(base: Mapping[str, str]) -> Path:
     """The base of a run on this machine; its digest must be the one that was resolved."""
     folder, got = uris.resolve_base(base["uri"], base["revision"], home() / "bases")
     if got != base["digest"]:
-        raise IntegrityError("the base model changed since the run began", where=base["uri"], got=got, expected=base["digest"], fix="pin model.revision and start again")
+        raise IntegrityError(
+            "the base model changed since the run began",
+            where=base["uri"],
+            got=got,
+            expected=base["digest"],
+            fix="pin model.revision and start again",
+        )
     return folder
 
 
@@ -63,7 +90,13 @@ def source_files(sources: list[dict[str, Any]]) -> tuple[list[DatasetSpec], list
         path = uris.fetch(spec.path, home() / "files")
         got = digest.of_file(path)
         if got != source["digest"]:
-            raise IntegrityError("a data file changed since the run began", where=spec.path, got=got, expected=source["digest"], fix="start the run again")
+            raise IntegrityError(
+                "a data file changed since the run began",
+                where=spec.path,
+                got=got,
+                expected=source["digest"],
+                fix="start the run again",
+            )
         specs.append(spec)
         paths.append(path)
     return specs, paths
