@@ -34,6 +34,11 @@ def latest(folder: Path) -> Path | None:
     return max(folder.glob("step-????????"), default=None)
 
 
+def discard(checkpoints: Path, key: str) -> None:
+    """Delete the checkpoints of a run that is published; ``key`` is retain.json's ``checkpoint_key``."""
+    shutil.rmtree(home(checkpoints, key), ignore_errors=True)
+
+
 def find(resume: str, folder: Path, key: str) -> Path | None:
     """The checkpoint to go on from; one of another recipe, data set or base is refused."""
     if resume == "never":

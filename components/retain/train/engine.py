@@ -92,7 +92,8 @@ class Engine(Trainer):
                 self.accelerator.backward((task + held) * self.args.world_size)
             loss += task.detach() * self.args.world_size
         self.tokens = sum(micro["tokens"] for micro in micros) * self.args.world_size
-        self._pull(float(loss))
+        if self.anchor is not None:
+            self._pull(self.anchor, float(self.accelerator.reduce(loss, "mean")))
         return loss
 
     def _losses(self, model: Any, micro: Micro, step: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,20 +110,14 @@ class Engine(Trainer):
         )
         return task, self.config.kl.beta * divergence
 
-    def _pull(self, loss: float) -> None:
-        """The anchor's gradient; an automatic strength is settled at the end of the warmup."""
-        if self.anchor is None:
-            return
+    def _pull(self, anchor: Anchor, loss: float) -> None:
+        """The anchor's gradient; an automatic strength is settled at the end of the warmup, from the loss over all processes."""
         history, wanted = self.watch.history, self.config.anchor.strength
         if wanted != "auto":
             history.anchor_strength = float(wanted)
-        penalty = self.anchor.pull(history.anchor_strength)
-        if (
-            wanted == "auto"
-            and not history.anchor_strength
-            and penalty > 0
-            and self.state.global_step >= self.args.warmup_steps
-        ):
+        penalty = anchor.pull(history.anchor_strength)
+        warm = self.state.global_step >= self.args.warmup_steps
+        if wanted == "auto" and warm and penalty > 0 and not history.anchor_strength:
             history.anchor_strength = SHARE_OF_LOSS * loss / penalty
         self.extra["anchor_penalty_nats"] = history.anchor_strength * penalty
 
@@ -134,9 +129,13 @@ class Engine(Trainer):
         if "grad_norm" in logs:
             step = self.state.global_step
             metrics = self.watch.step(step, logs["loss"], logs["grad_norm"], self.tokens)
-            self.plan.log(
+            self._tell(
                 metrics | {"learning_rate": logs["learning_rate"], "grad_norm": logs["grad_norm"]} | self.extra, step
             )
+
+    def _tell(self, metrics: dict[str, float], step: int) -> None:
+        if self.args.should_save:  # the first process speaks for all
+            self.plan.log(metrics, step)
 
     # -- validation ----------------------------------------------------------------------------------------------
 
@@ -148,7 +147,7 @@ class Engine(Trainer):
         if self.watch.evaluated(self.state.global_step, target, retention) and self.config.early_stopping.keep_best:
             self.best = [weight.detach().clone() for weight in self.final_weights()]
         named = {"target_validation_nats": target, "retention_nats": retention}
-        self.plan.log({name: value for name, value in named.items() if value == value}, self.state.global_step)
+        self._tell({name: value for name, value in named.items() if value == value}, self.state.global_step)
         if self.watch.history.stop:
             self.control.should_training_stop = self.control.should_save = True
         self.watch.pause()

@@ -1,6 +1,7 @@
-"""Freed memory is kept by the process instead of being handed back and faulted in again at every step."""
+"""Memory of a training: freed buffers are kept instead of being faulted in again at every step; the peak is reported."""
 
 import ctypes
+import resource
 import sys
 
 # Options of glibc's mallopt (man 3 mallopt): buffers below the first come from the heap, the heap is trimmed above the second.
@@ -15,3 +16,13 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(MMAP_THRESHOLD, LARGEST) and mallopt(TRIM_THRESHOLD, NEVER))
+
+
+def peak_memory(device: str) -> int:
+    """Most memory held so far, bytes: of the device for CUDA, of the whole process for a CPU."""
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -10,6 +10,7 @@ from typing import Any
 from retain import artifacts, digest
 from retain.train import bottleneck
 from retain.train.config import SOFT_PROMPTS
+from retain.train.memory import peak_memory
 from retain.train.methods import kind
 from retain.train.work import Run, TrainResult
 
@@ -89,7 +90,7 @@ def _result(run: Run, warned: tuple[str, ...], content: str) -> TrainResult:
         train_loss_nats=history.smoothed, target_validation_nats=_at(history.target_validation, at), retention_nats=_at(history.retention, at),
         base_target_validation_nats=_at(history.target_validation, 0), base_retention_nats=_at(history.retention, 0),
         trainable_parameters=sum(p.numel() for p in optimizer.sources), tokens=history.tokens, seconds=history.seconds,
-        resumed_at=int(run.checkpoint.name.split("-")[1]) if run.checkpoint else 0, adapter_digest=content, warnings=warned,
+        resumed_at=int(run.checkpoint.name.split("-")[1]) if run.checkpoint else 0, adapter_digest=content, peak_memory_bytes=peak_memory(str(run.engine.args.device)), warnings=warned,
     )  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def _card(run: Run, result: TrainResult, model_dir: Path, what: str, provenance:
         "schema": SCHEMA, "kind": what, "method": run.config.method, "strength": 1.0, "mergeable": run.config.method not in (*SOFT_PROMPTS, "bottleneck"),
         "base_digest": digest.of_model(model_dir), "mixture_digest": run.rows.info["digest"],
         "template_digest": run.rows.info.get("template_digest", ""), "recipe_digest": digest.of_json(config), "adapter_digest": result.adapter_digest,
-        "config": config, "seeds": {"train": run.config.seed}, "steps": result.steps, "best_step": result.best_step, "stopped": result.stopped,
+        "config": config, "checkpoint_key": run.engine.plan.key, "peak_memory_bytes": result.peak_memory_bytes, "seeds": {"train": run.config.seed}, "steps": result.steps, "best_step": result.best_step, "stopped": result.stopped,
         "losses": {name: value for name, value in losses.items() if math.isfinite(value)}, "trainable_parameters": result.trainable_parameters,
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}, "warnings": list(result.warnings), **provenance,
     }  # fmt: skip

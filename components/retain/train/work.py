@@ -38,6 +38,7 @@ class TrainResult:
     tokens: int
     seconds: float
     resumed_at: int  # step; 0 = from the start
+    peak_memory_bytes: int
     adapter_digest: str
     warnings: tuple[str, ...] = ()
 
@@ -66,7 +67,7 @@ def train(
 
     for folder in (adapter, checkpoints):
         artifacts.check_writable(folder)
-    device = models.pick_device(config.device)
+    device = own_device(models.pick_device(config.device))
     seeded(config.seed)
     if device == "cpu":
         keep_freed_memory()
@@ -144,6 +145,11 @@ def sample(rows: list[Row], config: TrainConfig) -> list[Row]:
         return rows
     chosen = np.random.default_rng(config.seed).choice(len(rows), config.max_eval_rows, replace=False)
     return [rows[i] for i in sorted(chosen)]
+
+
+def own_device(device: str) -> str:
+    """Under torchrun every process of a machine has a GPU of its own."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
 
 
 def seeded(seed: int) -> None:

@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from retain.errors import EnvironmentFault, IntegrityError
+from retain.train import checkpoints
+from retain.train.optimizer import MasterAdamW
 
 from .conftest import QUICK, Trained
 
@@ -70,3 +75,25 @@ def test_only_as_many_checkpoints_as_asked_are_kept(trained: Trained, tmp_path: 
 def test_resume_never_starts_anew(trained: Trained) -> None:
     trained("a", checkpoints="shared")
     assert trained("b", checkpoints="shared", resume="never").resumed_at == 0
+
+
+def test_the_checkpoints_of_a_published_run_are_deleted_and_no_others(trained: Trained, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        trained(name, checkpoints="shared", seed=seed)
+    assert len(list((tmp_path / "shared").iterdir())) == 2
+    card = json.loads((tmp_path / "a" / "adapter" / "retain.json").read_text())
+    assert card["peak_memory_bytes"] > 1e7
+    checkpoints.discard(tmp_path / "shared", card["checkpoint_key"])
+    assert len(list((tmp_path / "shared").iterdir())) == 1
+    assert trained("b2", checkpoints="shared", seed=1).resumed_at > 0
+
+
+def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file where the folder should be")
+    with pytest.raises(EnvironmentFault, match="could not be written"):
+        checkpoints.save(tmp_path / "home", 1, "key", MasterAdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1), {}, {}, 2, lambda folder: None)  # fmt: skip
+
+
+def test_a_cut_checkpoint_and_one_from_elsewhere_are_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="missing or was not finished"):
+        trained(resume=str(tmp_path))
