@@ -12,7 +12,7 @@ CSS = """
 .forest{margin:.6em 0}.forest .row{display:grid;grid-template-columns:minmax(150px,27%) 1fr 150px;column-gap:16px;align-items:center}
 .forest .row>*{min-width:0}.forest .draw{align-self:stretch}.forest .draw>.chart:only-child{height:100%;min-height:var(--h)}.forest .name{overflow-wrap:anywhere;line-height:1.3;padding:3px 0}.forest .name span{font-size:12.5px}
 .forest .value{text-align:right;font-variant-numeric:tabular-nums;line-height:1.3;font-size:13px;color:var(--soft)}.forest .value b{font-size:15px;color:var(--ink)}
-.forest .tier{font-size:12.5px;color:var(--soft);margin:.7em 0 .1em}.forest .total .name{font-weight:600}.forest .total .soft{font-weight:400}.forest .value.bad b{color:var(--bad)}.forest .value.good b{color:var(--good)}
+.forest .tier{font-size:12.5px;color:var(--soft);margin:.7em 0 .1em}.forest .total .name{font-weight:600}.forest .total .soft{font-weight:400}.forest .value.bad b{color:var(--bad)}.forest .value.good b{color:var(--good)}.forest .value.warn b{color:var(--warn)}
 @media (max-width:640px){.forest .row{grid-template-columns:1fr auto;column-gap:10px}.forest .draw{grid-column:1/-1;grid-row:2}.forest .axisrow>:not(.draw){display:none}.forest .name{padding-top:8px}}
 """
 TIERS = {
@@ -90,8 +90,9 @@ def _line(row: Row, scale: svg.Scale, margin: float, most: int, blamed: set[str]
 
 def _total(macro: Row, scale: svg.Scale) -> str:
     moved, low, high = change(macro)
-    kind = "good" if macro["passes"] else "bad"
-    shape = svg.diamond(scale.at(low), scale.at(moved), scale.at(high), HEIGHT / 2, 9, kind)
+    kind = "good" if macro["passes"] else "bad" if macro["lower_points"] > 0 else "warn"
+    middle = scale.at(moved)
+    shape = svg.diamond(min(scale.at(low), middle - 4), middle, max(scale.at(high), middle + 4), HEIGHT / 2, 9, kind)
     drawn = svg.chart([*_ground(scale, macro["margin_points"]), shape], HEIGHT, _spoken("average", moved, low, high))
     about = f"over {plural(macro['benchmarks'], 'benchmark')}; at worst {signed(-macro['upper_points'])}"
     return _row("Average", about, drawn, moved, low, high, kind, total=True)
@@ -102,7 +103,7 @@ def _spoken(name: str, moved: float, low: float, high: float) -> str:
 
 
 def _row(name: str, about: str, drawn: str, moved: float, low: float, high: float, kind: str, *, total: bool = False) -> str:  # fmt: skip
-    tone = f" {kind}" if kind in {"good", "bad"} else ""
+    tone = f" {kind}" if kind in {"good", "bad", "warn"} else ""
     return (
         f'<div class="row{" total" if total else ""}"><div class="name">{esc(name)}<br>{soft(about)}</div><div class="draw">{drawn}</div>'
         f'<div class="value{tone}"><b>{esc(signed(moved))}</b><br>{esc(span(low, high))}</div></div>'

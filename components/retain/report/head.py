@@ -116,7 +116,7 @@ def _seen(verdict: Mapping[str, Any]) -> str:
     judged = [row for row in verdict.get("benchmarks", ()) if row["status"] == "judged"]
     if not macro or not judged:
         return ""
-    alone = sorted((row["high"] - row["low"]) / 2 * SEEN_BY_INTERVAL for row in judged)
+    alone = sorted(_seen_alone(row) for row in judged)
     single = f"{alone[0]:.1f}" if alone[-1] - alone[0] < 0.1 else f"{alone[0]:.1f} to {alone[-1]:.1f}"
     text = (
         f"What this gate could see: an average drop of {macro['detectable_points']:.2f} points or more in 4 of 5 such runs, and about "
@@ -127,6 +127,12 @@ def _seen(verdict: Mapping[str, Any]) -> str:
     if macro["detectable_points"] > macro["margin_points"]:
         text += f" With a margin of {macro['margin_points']:g} points that is coarse: an unharmed model would often not pass."  # fmt: skip
     return f'<p class="soft">{esc(text)}</p>'
+
+
+def _seen_alone(row: Mapping[str, Any]) -> float:
+    """Points; items of which none flipped may still flip in 3 of n (the rule of three), so the interval is not all."""
+    quiet: float = 100 * 2.49 * 3**0.5 / row["n"]
+    return max((row["high"] - row["low"]) / 2 * SEEN_BY_INTERVAL, quiet)
 
 
 def _notes(verdict: Mapping[str, Any]) -> str:

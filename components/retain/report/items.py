@@ -23,7 +23,7 @@ ASKED, ANSWERED = 700, 400  # characters
 
 @dataclass(frozen=True)
 class Item:
-    """One item on both sides. gain: how much better the tuned answer is, in the metric's unit; whole: right is 1."""
+    """One item on both sides. gain: how much better the tuned answer is, in the metric's unit; p_gain: the same of p(gold)."""
 
     task: str
     doc_id: str
@@ -49,7 +49,7 @@ def flips(material: Material) -> str:
     shown, examples = _lost(items, target), _examples(items.get(target, []))
     wanted = {item.key for group in (*shown.values(), *examples.values()) for item in group}
     asked, note = questions(material, wanted)
-    parts = [_target_part(examples, asked), _lost_part(items, shown, asked, material)]
+    parts = [_target_part(examples, asked), _lost_part(items, shown, asked)]
     body = "".join(part for part in parts if part)
     return body + (f'<p class="soft">{esc(note)}</p>' if note else "")
 
@@ -109,7 +109,7 @@ def _target_part(examples: Mapping[str, list[Item]], asked: Mapping[Key, str]) -
     return f"<h2>The target's rows, before and after</h2>{''.join(parts)}"
 
 
-def _lost_part(items: Mapping[str, list[Item]], shown: Mapping[str, list[Item]], asked: Mapping[Key, str], material: Material) -> str:  # fmt: skip
+def _lost_part(items: Mapping[str, list[Item]], shown: Mapping[str, list[Item]], asked: Mapping[Key, str]) -> str:  # fmt: skip
     if not shown:
         return "<h2>Items that flipped</h2><p>No item of a general benchmark got worse.</p>"
     parts = []

@@ -78,6 +78,10 @@ def again(material: Material) -> str:
 
 def _how(meta: Mapping[str, Any]) -> list[tuple[str, object]]:
     names = ("engine", "engine_version", "dtype", "device", "batch_budget", "attention", "max_length", "template_digest", "tokenizer_digest")  # fmt: skip
-    facts = [(name.replace("_", " "), clip(meta[name], 90)) for name in names if name in meta]
+    facts = [(name.replace("_", " "), _plain(meta[name])) for name in names if name in meta]
     tasks = [(name, f"version {t.get('version')}, {t.get('num_fewshot')} shots, {t.get('metric')}") for name, t in meta.get("tasks", {}).items()]  # fmt: skip
     return [*facts, *tasks]
+
+
+def _plain(value: object) -> str:
+    return clip(", ".join(map(str, value)) if isinstance(value, list) else value, 90)

@@ -65,7 +65,7 @@ def target_item(number: int, value: float, *, gold: str, output: str) -> dict[st
 def meta(digest: str, tasks: Mapping[str, str]) -> dict[str, Any]:
     return {
         "model_digest": digest, "tokenizer_digest": of_json("tok"), "template_digest": of_json("tpl"), "engine": "retain", "engine_version": "1",
-        "dtype": "bf16", "device": "cpu", "batch_budget": 4096, "attention": "auto", "max_length": 2048,
+        "dtype": "bf16", "device": "cpu", "batch_budget": 4096, "attention": ["tree"], "max_length": 2048,
         "tasks": {name: {"version": "1", "num_fewshot": 0, "fewshot_seed": 1234, "metric": metric} for name, metric in tasks.items()},
     }  # fmt: skip
 
@@ -214,7 +214,7 @@ def write_rejects(folder: Path, hostile: str) -> None:
 
 
 def write_history(path: Path, hostile: str) -> None:
-    """As retain.train.door writes it (a test of that room holds the shape; test_work runs one real training)."""
+    """As the door of the training writes it; test_parts draws a real training too."""
     steps = np.arange(1, 161)
     loss = 0.35 + 2.1 * np.exp(-steps / 30) + np.random.default_rng(0).normal(0, 0.12, len(steps))
     evaluations = [0, 40, 80, 120, 160]

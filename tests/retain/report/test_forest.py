@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,12 @@ def test_the_average_is_a_diamond_as_wide_as_its_interval(decided: Callable[...,
         assert float(left) < float(middle) < float(right)
 
 
+def test_an_average_that_is_not_sure_is_neither_green_nor_red(decided: Callable[..., Any], general: Any) -> None:
+    assert 'class="value warn"' in row_of(
+        decided(general, policy=GatePolicy(macro_margin_points=0.5)).page(), "Average"
+    )
+
+
 def test_margin_line_and_own_limits_are_drawn(decided: Callable[..., Any]) -> None:
     narrow, wide = (decided(policy=GatePolicy(macro_margin_points=m)).page() for m in (1.0, 3.0))
     places = [float(re.findall(r'class="s-margin" d="M([\d.]+)', row_of(page, "facts"))[0]) for page in (narrow, wide)]
@@ -57,8 +64,6 @@ def test_margin_line_and_own_limits_are_drawn(decided: Callable[..., Any]) -> No
 
 
 def test_more_items_are_a_larger_square(decided: Callable[..., Any], general: Any) -> None:
-    from dataclasses import replace
-
     page = decided({"few": replace(general["facts"], items=100), "many": replace(general["facts"], items=900)}).page()
     sizes = [
         float(re.findall(r'stroke-linecap="square" stroke-width="([\d.]+)"', row_of(page, name))[0])
@@ -68,8 +73,6 @@ def test_more_items_are_a_larger_square(decided: Callable[..., Any], general: An
 
 
 def test_tiers_stand_apart(decided: Callable[..., Any], general: Any) -> None:
-    from dataclasses import replace
-
     policy = GatePolicy.model_validate(
         {
             "macro_margin_points": 2.0,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,11 @@ def test_what_the_gate_could_have_seen_and_the_attempt(decided: Callable[..., An
     assert f"an average drop of {found:.2f} points or more in 4 of 5 such runs" in page
     assert f"<b>{found:.2f}</b>" in page
     assert "<b>2 of 4</b><span>alpha 0.025</span>" in page
+
+
+def test_a_benchmark_without_a_flip_is_no_proof_of_a_sharp_eye(decided: Callable[..., Any], general: Any) -> None:
+    still = replace(general["facts"], items=100, flips=0.0)
+    assert "about 4.3 points in a single benchmark" in decided({"still": still}).page()
 
 
 def test_a_gate_too_coarse_for_its_margin_says_so(decided: Callable[..., Any], general: Any) -> None:

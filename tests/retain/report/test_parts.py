@@ -240,3 +240,4 @@ def test_how_to_decide_again(decided: Callable[..., Any]) -> None:
     shown = part(decided().page(), "Check it yourself")
     assert "<pre>retain gate --evidence evidence.json</pre>" in shown
     assert "version 1, 0 shots, acc" in shown
+    assert "<td>attention</td><td>tree</td>" in shown
