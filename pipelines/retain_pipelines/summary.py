@@ -36,8 +36,8 @@ def _table(verdict: dict[str, Any]) -> list[str]:
             "macro average",
             "",
             "",
-            f"{-macro['drop_points']:+.2f}",
-            f"{-macro['high']:+.2f} … {-macro['low']:+.2f}",
+            points(-macro["drop_points"]),
+            f"{points(-macro[\'high\'])} … {points(-macro[\'low\'])}",
             f"margin {-macro['margin_points']:g}",
         )
     )
@@ -60,10 +60,15 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["name"],
         *scores,
-        f"{-row['drop_points']:+.2f}",
-        f"{-row['high']:+.2f} … {-row['low']:+.2f}",
+        points(-row["drop_points"]),
+        f"{points(-row[\'high\'])} … {points(-row[\'low\'])}",
         str(row["n"]),
     )
+
+
+def points(value: float) -> str:
+    """With its sign and two digits; never a negative zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def _ending(outcome: Outcome) -> list[str]:

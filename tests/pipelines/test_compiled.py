@@ -48,12 +48,20 @@ def test_every_parameter_has_a_default_without_a_null(compiled: dict) -> None:
     for spec in compiled.values():
         for name, parameter in spec["root"]["inputDefinitions"]["parameters"].items():
             assert "defaultValue" in parameter, name
-            assert None not in (parameter["defaultValue"].values() if isinstance(parameter["defaultValue"], dict) else [])
+            assert None not in (
+                parameter["defaultValue"].values() if isinstance(parameter["defaultValue"], dict) else []
+            )
 
 
 def test_what_may_not_come_from_a_cache_does_not(compiled: dict) -> None:
     tasks = compiled["finetune-without-forgetting"]["root"]["dag"]["tasks"]
-    assert {name for name, task in tasks.items() if "componentRef" in task and not task.get("cachingOptions", {}).get("enableCache") and "condition" not in task.get("triggerPolicy", {})} == {"resolve", "gate"}
+    assert {
+        name
+        for name, task in tasks.items()
+        if "componentRef" in task
+        and not task.get("cachingOptions", {}).get("enableCache")
+        and "condition" not in task.get("triggerPolicy", {})
+    } == {"resolve", "gate"}
 
 
 def test_a_step_has_at_most_three_artifacts(compiled: dict) -> None:

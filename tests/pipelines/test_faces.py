@@ -32,6 +32,15 @@ def test_work_never_imports_kfp() -> None:
     rooms = [path for path in COMPONENTS.rglob("*.py") if path.name not in {"component.py", "faces.py"}]
     assert len(rooms) > 40
     for path in rooms:
-        names = {alias.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module or "" for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)}
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        names |= {
+            node.module or ""
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+        }
         assert not [name for name in names if name.split(".")[0] in {"kfp", "retain_pipelines"}], path

@@ -1,0 +1,182 @@
+"""The main job, whole: rows in; a gated, registered model out, or a closed gate. On a world small enough for a test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retain import digest
+from small_world import build
+
+STEPS = [
+    "resolve",
+    "validate",
+    "rehearse",
+    "template",
+    "mix",
+    "train",
+    "merge",
+    "score-base",
+    "score-candidate",
+    "gate",
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Base, tasks, rows and recipes; the home folder is shared, as on a real machine."""
+    return build(tmp_path_factory.mktemp("world"))
+
+
+def environment(world: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "RETAIN_HOME": str(world / "home"),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "retain_pipelines.cli", *arguments]
+
+
+def retain(world: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=environment(world), cwd=world, capture_output=True, text=True, check=False
+    )
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.stdout.strip(), done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def careful(world: Path) -> dict[str, Any]:
+    done = retain(world, "run", "careful.yaml", "--json")
+    return {**outcome(done), "shown": done.stderr, "code": done.returncode}
+
+
+@pytest.mark.timeout(600)
+def test_a_careful_recipe_is_gated_and_registered(careful: dict[str, Any]) -> None:
+    assert (careful["code"], careful["verdict"]["verdict"]) == (0, "pass")
+    assert careful["verdict"]["target"]["tuned"] > 0.9 > 0.1 > careful["verdict"]["target"]["base"]
+    assert careful["published"]["name"] == "small-world-careful"
+    assert careful["published"]["aliases"] == ["candidate"]
+    assert [line.removeprefix("── ").strip() for line in careful["shown"].splitlines() if line.startswith("── ")][
+        0
+    ] == "resolve"
+
+
+def test_gate_registry_and_files_carry_the_same_digest(careful: dict[str, Any]) -> None:
+    model = next(Path(careful["folder"]).glob("artifacts/*/merge/model"))
+    assert digest.of_model(model) == careful["verdict"]["candidate_digest"] == careful["published"]["digest"]
+
+
+def test_a_person_sees_what_was_refused_mixed_and_learned(careful: dict[str, Any]) -> None:
+    for text in ("refused    1  not_json", "refused    1  no_answer", "replay 5.0", "tokens/s", "loss", "proof "):
+        assert text in careful["shown"], text
+    assert "Traceback" not in careful["shown"]
+    page = Path(careful["report"]).read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>\n<!-- ")
+    assert "colours" in page
+
+
+def test_mlflow_has_one_parent_with_its_stages(
+    careful: dict[str, Any], world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETAIN_HOME", str(world / "home"))
+    from retain import tracking
+
+    client = tracking.client()
+    experiment = client.get_experiment_by_name("retain")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`retain.run_id` = '{Path(careful['folder']).name}'")
+    by_stage = {run.data.tags["retain.stage"]: run for run in runs}
+    assert set(by_stage) >= {
+        "pipeline",
+        "validate",
+        "template",
+        "mix",
+        "train",
+        "merge",
+        "score-base",
+        "score-candidate",
+        "gate",
+        "publish",
+    }
+    parent = by_stage.pop("pipeline")
+    assert {run.data.tags["mlflow.parentRunId"] for run in by_stage.values()} == {parent.info.run_id}
+    assert parent.data.params["train.method"] == "lora"
+    assert {"base/colours", "tuned/colours", "delta/colours", "delta/target"} <= set(parent.data.metrics)
+    assert by_stage["validate"].inputs.dataset_inputs
+
+
+@pytest.mark.timeout(600)
+def test_a_reckless_recipe_is_blocked_with_its_reasons(world: Path, careful: dict[str, Any]) -> None:
+    done = retain(world, "run", "reckless.yaml", "--json")
+    found = outcome(done)
+    assert (done.returncode, found["exit_code"], found["verdict"]["verdict"]) == (3, 3, "regressed")
+    assert {reason["code"] for reason in found["verdict"]["reasons"]} >= {"macro_margin", "benchmark_drop"}
+    assert not found["published"]
+    assert Path(found["report"]).is_file()
+    assert "── validate  (unchanged: kept from an earlier run)" in done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_a_run_killed_in_the_middle_goes_on(world: Path, careful: dict[str, Any]) -> None:
+    """kill -9 as soon as training has begun: --resume finds what is finished and repeats none of it."""
+    arguments = ["run", "careful.yaml", "--set", "train.seed=7", "--runs", str(world / "killed"), "--json"]
+    with (world / "killed.log").open("w") as log:
+        victim = subprocess.Popen(
+            command(*arguments), env=environment(world), cwd=world, stdout=subprocess.DEVNULL, stderr=log
+        )
+        wait_for(lambda: "── train" in (world / "killed.log").read_text(), seconds=300)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait(timeout=30)
+    done = retain(world, *arguments, "--resume")
+    found = outcome(done)
+    assert found["exit_code"] == 0
+    assert set(found["cached"]) >= {"validate", "rehearse", "template", "mix"}
+
+
+def test_a_faulty_recipe_is_refused_in_a_second_and_without_a_traceback(world: Path) -> None:
+    start = time.monotonic()
+    done = retain(world, "run", "careful.yaml", "--set", "gate.macro_margn_points=3")
+    assert done.returncode == 2
+    assert "gate.macro_margn_points: no such setting; did you mean 'macro_margin_points'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("override", "code", "words"),
+    [
+        ("score.tasks.0.name=no_such_benchmark", 2, "no_such_benchmark"),
+        ("model.base_model=/nowhere", 2, "/nowhere"),
+        ("data.datasets.0.path=/nowhere.jsonl", 2, "/nowhere.jsonl"),
+        ("gate.macro_margin_points=0.5", 2, "could not conclude"),
+    ],
+    ids=["benchmark", "base", "file", "gate"],
+)
+def test_what_cannot_work_is_refused_in_the_first_task(world: Path, override: str, code: int, words: str) -> None:
+    done = retain(world, "run", "careful.yaml", "--set", override, "--runs", str(world / "refused"))
+    assert done.returncode == code, done.stdout + done.stderr
+    assert words in done.stdout
+    assert "── validate" not in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def wait_for(condition: Any, *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.2)
