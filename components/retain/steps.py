@@ -38,7 +38,7 @@ def running(step: str) -> Iterator[None]:
         _leave(step, error.exit_code, str(error))
     except KeyboardInterrupt:
         _leave(step, ExitCode.INTERRUPTED, "interrupted; what is finished is kept, start again with --resume")
-    except Exception:  # the last door: whatever was not foreseen is ours, and is shown whole
+    except Exception:  # noqa: BLE001 the last door: whatever was not foreseen is ours, and is shown whole
         _leave(step, ExitCode.CRASH, traceback.format_exc())
 
 

@@ -37,7 +37,7 @@ def _table(verdict: dict[str, Any]) -> list[str]:
             "",
             "",
             points(-macro["drop_points"]),
-            f"{points(-macro[\'high\'])} … {points(-macro[\'low\'])}",
+            interval(macro),
             f"margin {-macro['margin_points']:g}",
         )
     )
@@ -61,7 +61,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         row["name"],
         *scores,
         points(-row["drop_points"]),
-        f"{points(-row[\'high\'])} … {points(-row[\'low\'])}",
+        interval(row),
         str(row["n"]),
     )
 
@@ -69,6 +69,11 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 def points(value: float) -> str:
     """With its sign and two digits; never a negative zero."""
     return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def interval(row: dict[str, Any]) -> str:
+    """The 95 % interval of the change: the drop's, turned round."""
+    return f"{points(-row['high'])} … {points(-row['low'])}"
 
 
 def _ending(outcome: Outcome) -> list[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_world import build
 
 from retain import digest
-from small_world import build
 
 STEPS = [
     "resolve",
@@ -70,9 +70,7 @@ def test_a_careful_recipe_is_gated_and_registered(careful: dict[str, Any]) -> No
     assert careful["verdict"]["target"]["tuned"] > 0.9 > 0.1 > careful["verdict"]["target"]["base"]
     assert careful["published"]["name"] == "small-world-careful"
     assert careful["published"]["aliases"] == ["candidate"]
-    assert [line.removeprefix("── ").strip() for line in careful["shown"].splitlines() if line.startswith("── ")][
-        0
-    ] == "resolve"
+    assert [title for title in STEPS if f"── {title}\n" in careful["shown"]] == STEPS
 
 
 def test_gate_registry_and_files_carry_the_same_digest(careful: dict[str, Any]) -> None:
