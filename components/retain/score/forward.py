@@ -155,23 +155,30 @@ def _answers(rows: list[Row], index: dict[int, int], width: int, logits: torch.T
     asked = [(request, [index[i * width + node] for node in nodes], targets) for i, row in enumerate(rows) for request, nodes, targets in row.scored]  # fmt: skip
     at = torch.tensor([k for _, ks, _ in asked for k in ks], device=logits.device)
     tokens = torch.tensor([t for _, _, targets in asked for t in targets], device=logits.device)
-    chosen, greedy = _token_scores(logits, at, tokens)
+    highest, totals = _normalisers(logits)
+    own = logits[at, tokens].float()
+    values, tops = (own - totals[at]).tolist(), (own == highest[at]).tolist()
     found, start = [], 0
-    for request, ks, _ in asked:
+    for request, ks, targets in asked:
         end = start + len(ks)
-        found.append((request, (float(sum(chosen[start:end])), all(greedy[start:end]))))
+        found.append((request, (sum(values[start:end]), all(tops[start:end]) and _is_argmax(logits, ks, targets))))
         start = end
     return found
 
 
-def _token_scores(logits: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor) -> tuple[list[float], list[bool]]:
-    """Log-probability of `tokens` at the rows `at` of `logits` [n, V] (fp32 softmax), and whether each is the argmax."""
-    totals, best = [], []
+def _normalisers(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(highest logit, log of the sum of exponentials) of each row of `logits` [n, V] in fp32, a block at a time."""
+    highest, totals = [], []
     for block in logits.split(SOFTMAX_ROWS):
-        totals.append(torch.logsumexp(block.float(), dim=-1))
-        best.append(block.argmax(dim=-1))
-    chosen = logits[at, tokens].float() - torch.cat(totals)[at]
-    return chosen.tolist(), (torch.cat(best)[at] == tokens).tolist()
+        top = block.amax(dim=-1, keepdim=True).float()
+        highest.append(top[:, 0])
+        totals.append((block.float() - top).exp_().sum(dim=-1).log_() + top[:, 0])
+    return torch.cat(highest), torch.cat(totals)
+
+
+def _is_argmax(logits: torch.Tensor, at: list[int], tokens: tuple[int, ...]) -> bool:
+    """All tokens hold the highest logit; where several share it, the lowest one counts, as argmax has it (slow, so asked last)."""
+    return bool((logits[at].argmax(dim=-1) == torch.tensor(tokens, device=logits.device)).all())
 
 
 def check_finite(answers: Sequence[Answer], name: Callable[[int], str]) -> None:
