@@ -238,8 +238,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _result(meta: Mapping[str, Any], done: Sequence[Done], seconds: float) -> ScoreResult:
-    table = meta["tasks"]
+    table, anew = meta["tasks"], {job.task for job, _, _, kept in done if not kept}
     return ScoreResult(
         meta["model_digest"], table, sum(task["n"] for task in table.values()), sum(task["truncated"] for task in table.values()),
-        [job.label for job, _, _, kept in done if kept], seconds,
+        [name for name in table if name not in anew], seconds,
     )  # fmt: skip

@@ -1,0 +1,128 @@
+"""Trees, prefixes and batches give the numbers of plain scoring, on every family, or are not used."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from retain.errors import EnvironmentFault
+from retain.score import selfcheck
+from retain.score.forward import Scorer
+from retain.score.plan import Request
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 80, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2, "head_dim": 8,
+}  # fmt: skip
+FAMILIES = {
+    "llama": {}, "qwen2": {}, "qwen3": {}, "gemma": {}, "gemma2": {"sliding_window": 24, "final_logit_softcapping": 5.0, "attn_implementation": "eager"},
+    "gemma3_text": {"sliding_window": 24}, "mistral": {"sliding_window": 24},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 48}, "bloom": {"n_head": 4, "n_layer": 2},
+    "mamba": {"state_size": 4, "num_hidden_layers": 2},
+}  # fmt: skip
+
+
+def build(family: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    extra = dict(FAMILIES[family])
+    attention = extra.pop("attn_implementation", None)
+    config = AutoConfig.for_model(family, **{**SHAPE, **extra})
+    return AutoModelForCausalLM.from_config(config, **({"attn_implementation": attention} if attention else {})).eval()
+
+
+def requests(seed: int = 0, shared: int = 0) -> list[Request]:
+    """Items of three to five choices with contexts of 5 to 60 tokens, behind `shared` common tokens."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def some(low: int, high: int) -> tuple[int, ...]:
+        count = int(torch.randint(low, high, (1,), generator=draw))
+        return tuple(torch.randint(3, 80, (count,), generator=draw).tolist())
+
+    first = some(shared, shared + 1)
+    found = []
+    for item in range(8):
+        context = first + some(5, 60)
+        found += [Request(context, some(1, 9), item) for _ in range(3 + item % 3)]
+    return found
+
+
+def by_hand(model: Any, request: Request) -> tuple[float, bool]:
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([request.context + request.continuation])).logits[0].float()
+    rows = logits[len(request.context) - 1 : -1].log_softmax(-1)
+    tokens = torch.tensor(request.continuation)
+    return float(rows[torch.arange(len(tokens)), tokens].sum()), bool((rows.argmax(-1) == tokens).all())
+
+
+def scorer(model: Any, asked: list[Request], **changes: Any) -> Scorer:
+    """As the engine makes it: trees as deep as the windows allow, if the self-check agrees."""
+    depth = selfcheck.deepest_tree(model.config)
+    made = Scorer(model, **{"max_length": 256, "budget": 256, "max_depth": depth, **changes})
+    made.tree = made.tree and depth > 0 and selfcheck.agrees(made, asked)
+    return made
+
+
+@pytest.mark.parametrize("shared", [0, 20])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_are_those_of_one_plain_pass_per_choice(family: str, shared: int) -> None:
+    model, asked = build(family), requests(shared=shared)
+    got = scorer(model, asked).score(asked)
+    for one, request in zip(got, asked, strict=True):
+        value, greedy = by_hand(model, request)
+        assert one[0] == pytest.approx(value, abs=1e-3)
+        assert one[1] is greedy
+
+
+def test_trees_are_used_where_they_are_valid_and_only_there() -> None:
+    used = {family: scorer(build(family), requests()).tree for family in FAMILIES}
+    assert {family for family, tree in used.items() if not tree} == {"bloom", "mamba"}
+
+
+def test_a_wrong_tree_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A window that the configuration does not confess: the self-check sees it in the numbers."""
+    model = build("mistral")
+    monkeypatch.setattr(selfcheck, "deepest_tree", lambda config: selfcheck.UNBOUNDED)
+    assert scorer(model, requests()).tree is False
+    assert "not valid" in caplog.text
+
+
+@pytest.mark.parametrize("budget", [64, 100, 4096])
+def test_the_budget_changes_batches_not_numbers(budget: int) -> None:
+    model, asked = build("llama"), requests(shared=20)
+    for one, two in zip(
+        scorer(model, asked, budget=budget).score(asked), scorer(model, asked).score(asked), strict=True
+    ):
+        assert one == (pytest.approx(two[0], abs=1e-4), two[1])
+
+
+class Narrow(Scorer):
+    """A device on which batches above 100 tokens do not fit."""
+
+    def _batch(self, rows: Any, before: Any) -> Any:
+        if self.budget > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super()._batch(rows, before)
+
+
+def test_the_budget_is_halved_when_memory_runs_out() -> None:
+    model, asked = build("llama"), requests()
+    narrow = Narrow(model, max_length=256, budget=512)
+    for one, two in zip(narrow.score(asked), Scorer(model, max_length=256, budget=64).score(asked), strict=True):
+        assert one == (pytest.approx(two[0], abs=1e-4), two[1])
+    assert narrow.budget == 64
+
+
+def test_one_item_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(EnvironmentFault, match="not enough memory"):
+        Narrow(build("llama"), max_length=256, budget=110).score(requests())
+
+
+def test_the_output_layer_runs_on_scored_positions_only() -> None:
+    model, asked = build("llama"), requests()
+    seen: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda module, inputs, out: seen.append(out.shape[-2]))
+    todo = Scorer(model, max_length=256, budget=256)
+    todo.score(asked)
+    assert sum(seen) == sum(row.n_scored for batch in todo.plan(asked).batches for row in batch)
