@@ -5,7 +5,6 @@ A record that cannot be read is a record all the same, with its row number, its 
 
 import codecs
 import csv
-import gzip
 import io
 import itertools
 import json
@@ -57,7 +56,7 @@ def records(path: Path, *, text_chars: int = 0) -> Iterator[Record]:
                 fix="was it written to the end?",
             )
         yield from itertools.chain([first], found)
-    except (EOFError, OSError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise DataRefused(
             "this data file cannot be read to its end",
             where=str(path),
@@ -82,16 +81,15 @@ def _read(path: Path, text_chars: int) -> Iterator[Record]:
 
 
 def _opened(path: Path) -> io.BufferedReader:
+    """The unpacked bytes. Arrow unpacks because it tells a stream that was cut short from one that ended."""
     with path.open("rb") as stream:
         head = stream.read(4)
-    if head.startswith(GZIP):
-        return io.BufferedReader(gzip.open(path, "rb"))  # type: ignore[arg-type]
-    if head == ZSTD:
-        import zstandard
+    packing = "gzip" if head.startswith(GZIP) else "zstd" if head == ZSTD else ""
+    if not packing:
+        return path.open("rb")
+    import pyarrow as pa
 
-        unpacked = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-        return io.BufferedReader(unpacked)  # type: ignore[arg-type]
-    return path.open("rb")
+    return io.BufferedReader(pa.input_stream(str(path), compression=packing))
 
 
 def _peek(stream: io.BufferedReader) -> bytes:

@@ -1,6 +1,6 @@
 """Rows that were seen before: exact and near duplicates, the same prompt in two splits or with two answers.
 
-Memory: about 200 bytes a row for exact matters, about 1 kB a row with near duplicates.
+Memory: about 300 bytes a row for exact matters, about 1 kB a row with near duplicates.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from retain.validate.sample import Sample
 
 PERMUTATIONS, BANDS = 64, 16
 SHINGLE = 5  # words
+SOURCE_BITS = 16
 
 
 class Repeats:
@@ -19,32 +20,45 @@ class Repeats:
 
     def __init__(self, config: ValidateConfig) -> None:
         self._config = config
-        self._rows: dict[int, tuple[str, int, str]] = {}  # row → (source, row number, split) that had it first
-        self._questions: dict[int, tuple[int, str, str, int]] = {}  # prompt → (answers, split, source, row number)
+        self._rows: dict[int, int] = {}  # hash of a row → place that had it first
+        self._questions: dict[int, int] = {}  # hash of a prompt → place that had it first
+        self._sources: list[
+            tuple[str, str]
+        ] = []  # (source, split); a place is a row number and an index into this, in one integer
         self._near = NearDuplicates(config.near_duplicate_similarity) if config.near_duplicate != "off" else None
 
     def check(self, sample: Sample, source: str, split: str) -> None:
         """Note whether this row, its prompt or nearly its text came before."""
-        row = _hash(sample.shape + sample.json)
-        here = (source, sample.record.row, split)
-        first = self._rows.setdefault(row, here)
-        if first is not here and first[2] == split:
-            self._note(sample, "duplicate", f"same as {first[0]}, row {first[1]}")
+        here = self._place(source, split, sample.record.row)
+        row, question = _hash(sample.shape + sample.json), _hash(sample.shape + "?" + sample.question)
+        if row in self._rows and self._where(self._rows[row])[1] == split:
+            self._note(sample, "duplicate", f"same as {self._named(self._rows[row])}")
             return
-        self._question(sample, row, here)
-        if self._near is not None and (twin := self._near.add(sample.text, f"{source}, row {sample.record.row}")):
+        if question in self._questions:
+            self._asked_before(sample, split, self._questions[question])
+        self._rows.setdefault(row, here)
+        self._questions.setdefault(question, here)
+        if self._near is not None and (twin := self._near.add(sample.text, self._named(here))):
             self._note(sample, "near_duplicate", f"almost {twin}")
 
-    def _question(self, sample: Sample, row: int, here: tuple[str, int, str]) -> None:
-        source, number, split = here
-        seen = (row, split, source, number)
-        first = self._questions.setdefault(_hash(sample.shape + "?" + sample.question), seen)
-        if first is seen:
-            return
-        if first[1] != split:
-            self._note(sample, "leakage", f"its prompt is also in split {first[1]}: {first[2]}, row {first[3]}")
-        elif first[0] != row:
-            self._note(sample, "conflicting_answers", f"same prompt, other answer: {first[2]}, row {first[3]}")
+    def _asked_before(self, sample: Sample, split: str, first: int) -> None:
+        """The row itself is new, so the same prompt in the same split has another answer."""
+        asked = self._where(first)[1]
+        if asked != split:
+            self._note(sample, "leakage", f"its prompt is also in split {asked}: {self._named(first)}")
+        else:
+            self._note(sample, "conflicting_answers", f"same prompt, other answer: {self._named(first)}")
+
+    def _place(self, source: str, split: str, row: int) -> int:
+        if (source, split) not in self._sources:
+            self._sources.append((source, split))
+        return row << SOURCE_BITS | self._sources.index((source, split))
+
+    def _where(self, place: int) -> tuple[str, str]:
+        return self._sources[place & ((1 << SOURCE_BITS) - 1)]
+
+    def _named(self, place: int) -> str:
+        return f"{self._where(place)[0]}, row {place >> SOURCE_BITS}"
 
     def _note(self, sample: Sample, reason: str, detail: str) -> None:
         if self._config.act(reason) != "off":

@@ -42,19 +42,19 @@ class Source:
         return f"{self.name} ({self.spec.part}, {self.spec.split})"
 
     def records(self, config: ValidateConfig) -> Iterator[Record]:
-        """The selected records; the format is told from the first ones. Raises DataRefused where nothing is selected."""
+        """The selected records. Raises DataRefused where nothing is selected."""
         found = select(self.spec, records(self.path, text_chars=config.text_chars), where=str(self.path))
-        head = list(itertools.islice(found, HEAD))
-        if not head:
+        first = next(found, None)
+        if first is None:
             raise nothing_selected(self.spec, str(self.path))
-        rows = [record.value for record in head if record.value is not None]
-        self.columns = tuple(dict.fromkeys(name for row in rows for name in row))
-        self.format = self.spec.format if self.spec.format != "auto" else self._detected(head)
-        return itertools.chain(head, found)
+        return itertools.chain([first], found)
 
-    def _detected(self, head: list[Record]) -> str:
-        rows = [record.value for record in head if record.value is not None]
-        return detect(rows, where=str(self.path)) if rows else "unreadable"
+    def detect(self, chunk: list[Record]) -> None:
+        """Fill ``format`` and ``columns`` from the first chunk that has a readable row."""
+        rows = [record.value for record in chunk if record.value is not None][:HEAD]
+        if rows and not self.format:
+            self.columns = tuple(dict.fromkeys(name for row in rows for name in row))
+            self.format = self.spec.format if self.spec.format != "auto" else detect(rows, where=str(self.path))
 
     def split_of(self, sample: Sample) -> str:
         """Where this row goes; rows with the same prompt go to the same side."""

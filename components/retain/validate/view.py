@@ -85,7 +85,7 @@ def _sources(view: "View") -> str:
     head = ["source", "rows", "fit", "rejected", "format", "serves as", "train / validation / test", "columns"]
     lines = [
         (
-            s.name, f"{s.read:,}", f"{s.kept:,}", f"{s.rejected:,}", f"{s.format} ({'detected' if s.spec.format == 'auto' else 'as set'})", f"{s.spec.part}, {s.spec.split}",
+            s.name, f"{s.read:,}", f"{s.kept:,}", f"{s.rejected:,}", f"{s.format or 'unreadable'} ({'detected' if s.spec.format == 'auto' else 'as set'})", f"{s.spec.part}, {s.spec.split}",
             " / ".join(f"{s.splits[split]:,}" for split in ("train", "validation", "test")), ", ".join(s.columns),
         )
         for s in view.sources

@@ -92,6 +92,7 @@ class Run:
         self.rejects.close()
 
     def _take(self, source: Source, chunk: list[Record]) -> None:
+        source.detect(chunk)
         samples = [sample(record, source.format, self.config) for record in chunk]
         splits = [source.split_of(made) if made.payload else "" for made in samples]
         for made in samples:
@@ -178,9 +179,9 @@ class Run:
         from retain.validate.view import write_page
 
         broken = breaches(self.config, self.sources, self.counts, self.suites)
-        detected = {source.label: source.format for source in self.sources}
+        detected = {source.label: source.format or "unreadable" for source in self.sources}
         totals = {"reasons": _sum(s.reasons for s in self.sources), "warnings": _sum(s.warnings for s in self.sources)}
-        self.rejects.finish(reasons=totals["reasons"], sources={s.label: s.rejected for s in self.sources})
+        self.rejects.finish(reasons=totals["reasons"])
         info = {} if broken else self.dataset.finish(detected=detected, counts=dict(self.counts), **totals)
         write_page(report, self.view(broken))
         if broken:

@@ -3,13 +3,16 @@
 import gzip
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from tests.retain.validate.conftest import Check, Out, chat, check_files, says, write
 
 from retain.errors import ConfigError, DataRefused, EnvironmentFault, ExitCode
+from retain.validate.read import records
 
 
 def lines(rows: list[Any]) -> str:
@@ -152,10 +155,13 @@ def test_columns_that_nobody_knows(check: Check) -> None:
     assert "map" in error.value.fix
 
 
-def test_an_archive_that_is_cut_short(check: Check) -> None:
-    whole = gzip.compress(lines([chat(i) for i in range(500)]).encode())
-    with pytest.raises(DataRefused, match="cannot be read to its end"):
-        check(whole[: len(whole) // 2], name="rows.jsonl.gz")
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_an_archive_that_is_cut_short_or_damaged(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    whole = pack(lines([chat(i) for i in range(500)]).encode())
+    middle = len(whole) // 2
+    for damaged in (whole[:middle], whole[:middle] + b"\x00\xff\x13\x77" + whole[middle + 4 :]):
+        with pytest.raises(DataRefused, match="cannot be read to its end"):
+            list(records(write(tmp_path / "rows.jsonl", damaged)))
 
 
 def test_bytes_that_are_not_utf8(check: Check, out: Out) -> None:
@@ -178,3 +184,14 @@ def test_half_a_character(check: Check, out: Out) -> None:
 def test_utf16_says_what_to_do(check: Check) -> None:
     with pytest.raises(DataRefused, match="UTF-16"):
         check(lines([chat(1)]).encode("utf-16"))
+
+
+def test_many_broken_lines_before_the_first_good_one(check: Check, out: Out) -> None:
+    result = check("{broken\n" * 300 + lines([chat(1), chat(2)]))
+    assert (result.rows, result.rejected, list(result.detected.values())) == (2, 300, ["messages"])
+
+
+def test_nothing_but_broken_lines(check: Check, out: Out) -> None:
+    with pytest.raises(DataRefused, match="not_json 3"):
+        check("{broken\n" * 3, max_rejected_share=0.5)
+    assert [row["raw"] for row in out.rejects()] == ["{broken"] * 3
