@@ -7,6 +7,7 @@ from retain.page import Html, esc
 from retain.train.config import METHOD_RATES
 
 LOST = {"macro_margin", "benchmark_drop", "critical_margin"}
+MERGED = ("lora", "qlora", "full", "freeze")  # methods whose change has a strength
 STRENGTH, SHARE, MOST_SHARE = 0.7, 0.05, 0.25
 Settings = Mapping[str, Any]
 
@@ -31,8 +32,10 @@ def advice(verdict: Settings, recipe: Settings) -> list[Html]:
 
 def _forget_less(recipe: Settings) -> list[Html]:
     train, data = recipe.get("train", {}), recipe.get("data", {})
-    steps = [_set("Go back towards the base without training again: the loss shrinks faster than the gain", "merge.strength", STRENGTH)]  # fmt: skip
     method = train.get("method", "")
+    steps = []
+    if method in {"", *MERGED}:
+        steps.append(_set("Go back towards the base without training again: the loss shrinks faster than the gain", "merge.strength", STRENGTH))  # fmt: skip
     if method == "full":
         steps.append(_set("Train low-rank adapters instead of every weight", "train.method", "lora"))
     steps += _lower_rate(method, train.get("learning_rate", "auto"))
@@ -49,7 +52,7 @@ def _lower_rate(method: str, rate: Any) -> list[Html]:
     if method not in METHOD_RATES:
         return []
     usual, most = METHOD_RATES[method]
-    rate = usual if rate == "auto" else rate
+    rate = usual if rate in ("auto", 0) else rate
     if rate <= usual:
         return [_set(f"Lower the rate ({rate:g} now)", "train.learning_rate", f"{rate / 2:g}")]
     too_high = f"; above {most:g} {method} is known to forget" if rate > most else ""

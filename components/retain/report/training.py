@@ -105,7 +105,7 @@ def _thinned(curve: Curve) -> Curve:
 def _facts(history: Mapping[str, Any]) -> str:
     facts, card = history["summary"], history["adapter"]
     config, speed = card.get("config", {}), facts["tokens"] / max(facts["seconds"], 1e-9)
-    lora = config.get("lora", {}) if card.get("method") == "lora" else {}
+    lora = config.get("lora", {}) if card.get("method") in {"lora", "qlora"} else {}
     rows = [
         ("method", card.get("method", "")),
         *(((("rank, alpha"), f"{lora['r']}, {lora['alpha']:g}"), ("modules", lora["target_modules"])) if lora else ()),
@@ -123,7 +123,7 @@ def _rate(config: Mapping[str, Any]) -> str:
 
     value = config.get("learning_rate", "")
     known = METHOD_RATES.get(str(config.get("method")))
-    return f"{known[0]:g} (the method's own)" if value == "auto" and known else f"{value:g}" if value else ""
+    return f"{known[0]:g} (the method's own)" if value in ("auto", 0) and known else f"{value:g}" if value else ""
 
 
 def _time(seconds: float) -> str:

@@ -233,6 +233,8 @@ def write_history(path: Path, hostile: str) -> None:
 
 
 def write_recipe_file(path: Path, hostile: str) -> None:
+    from retain.plan.gate import plan_gate
+    from retain.plan.power import Planned
     from retain.resolve.door import write_recipe
     from retain.resolve.recipe import Recipe
     from retain.resolve.work import Resolved
@@ -247,4 +249,6 @@ def write_recipe_file(path: Path, hostile: str) -> None:
         "train": {"num_train_epochs": 3, "lora": {"r": 8}}, "gate": {"macro_margin_points": 2.0}, "score": {"target": {"stop": [f"\n{hostile}"]}},
     })  # fmt: skip
     sources = [{**spec.as_parameter(), "digest": of_bytes(spec.path.encode())} for spec in recipe.data.datasets]
-    write_recipe(Resolved(recipe, {"uri": recipe.model.base_model, "revision": "", "digest": BASE}, sources), path)
+    base = {"uri": recipe.model.base_model, "revision": "", "digest": BASE}
+    plan = plan_gate(recipe.gate, [Planned("facts", 400, 0.08)])
+    write_recipe(Resolved(recipe, base, sources, plan), path)

@@ -105,6 +105,12 @@ def test_advice_never_asks_for_what_is_already_so() -> None:
     assert "num_train_epochs" not in text
 
 
+def test_advice_knows_the_method_s_own_rate_and_what_has_a_strength() -> None:
+    text = " ".join(advice(verdict("regressed", "macro_margin"), {"train": {"method": "prefix", "learning_rate": 0.0}}))
+    assert "--set train.learning_rate=0.0005" in text
+    assert "merge.strength" not in text
+
+
 def test_advice_by_reason() -> None:
     assert "12,000 items a benchmark would decide" in " ".join(
         advice(verdict("inconclusive", "macro_margin", needed=12_000), {})
