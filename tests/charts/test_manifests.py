@@ -8,9 +8,8 @@ import helm_python
 import jsonschema
 import kubernetes_validate.utils
 import pytest
-from kubernetes_validate.utils import SchemaNotFoundError, all_versions, validate
-
 from charts_of import CHART, EXAMPLES, example, pod_spec
+from kubernetes_validate.utils import SchemaNotFoundError, all_versions, validate
 
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
 SETS = ["defaults", *EXAMPLES]
