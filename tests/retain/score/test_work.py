@@ -146,7 +146,7 @@ FLIPS: dict[str, Any] = {
 
 @pytest.mark.parametrize("knob", FLIPS)
 def test_every_setting_is_in_the_cache_key(knob: str, tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
-    from retain.score.work import Run
+    from retain.score.run import Run
 
     one, two = (
         Run(config(tiny_tasks, "tiny_choice", **change), tiny_llama, "base").jobs(None)[0].key
@@ -157,7 +157,7 @@ def test_every_setting_is_in_the_cache_key(knob: str, tiny_llama: Path, tiny_tas
 
 @pytest.mark.parametrize("change", [{"num_fewshot": 2}, {"limit": 4}, {"seed": 5}])
 def test_every_task_setting_is_in_the_cache_key(change: dict[str, Any], tiny_llama: Path, tiny_tasks: Path) -> None:
-    from retain.score.work import Run
+    from retain.score.run import Run
 
     specs = [TaskSpec(name="tiny_choice"), TaskSpec(name="tiny_choice", **change)]
     one, two = (Run(config(tiny_tasks, tasks=[spec]), tiny_llama, "base").jobs(None)[0].key for spec in specs)

@@ -1,0 +1,160 @@
+"""What one model under one configuration is asked: a job per leaf task and one for the test rows, each under its full key."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from retain import digest, models
+from retain.errors import ConfigError
+from retain.progress import Progress
+from retain.score import place, tasks
+from retain.score.config import TARGET_TASK, ScoreConfig
+
+if TYPE_CHECKING:
+    from retain.score.lm import Engine
+    from retain.score.target import TargetRow
+    from retain.score.tasks import Leaf
+
+Role = Literal["base", "candidate"]
+ENGINE, ENGINE_VERSION = "retain", "1"
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One leaf task or the target rows: `key` names the result, `work` computes (records, facts about them)."""
+
+    task: str
+    label: str
+    key: dict[str, Any]
+    facts: dict[str, Any]
+    work: Callable[[], tuple[Records, dict[str, Any]]]
+
+
+class Run:
+    """One model under one configuration; the model is loaded when the first job needs it.
+
+    Args:
+        load: gives the engine where it is not simply that of the model folder (an adapter switched on).
+        variant: what distinguishes this run from one of the model folder alone; part of every key.
+    """
+
+    def __init__(
+        self, config: ScoreConfig, model_dir: Path, role: Role, *, load: "Callable[[], Engine] | None" = None,
+        variant: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.model_dir, self.role = config, model_dir, role
+        self.place, self.variant = place.resolve(config), dict(variant or {})
+        self.model_digest = digest.of_model(model_dir)
+        self.tokenizer_digest = digest.of_tokenizer(model_dir)
+        self._load = load or (lambda: load_engine(config, model_dir, self.place))
+
+    def jobs(self, dataset: Path | None) -> list[Job]:
+        jobs = [self._benchmark(leaf) for leaf in tasks.load(self.config)]
+        if dataset is not None and self.config.target.metric != "none":
+            from retain.score import target
+
+            jobs.append(self._target(target.read(dataset, self.config.target.limit)))
+        if not jobs:
+            raise ConfigError("there is nothing to score", where="score.tasks", fix="name at least one benchmark, or give a dataset with test rows")  # fmt: skip
+        return jobs
+
+    @cached_property
+    def engine(self) -> "Engine":
+        return self._load()
+
+    # ------------------------------------------------------------------ what is asked
+    def _benchmark(self, leaf: "Leaf") -> Job:
+        from retain.score import records
+
+        config = self.config
+        items = [[leaf.doc_id(number), tasks.doc_hash(doc)] for number, doc in leaf.docs()]
+        key = {
+            **self._key(), "task": leaf.benchmark, "stratum": leaf.stratum, "version": leaf.version, "items": digest.of_json(items),
+            "definition": tasks.definition(leaf), "num_fewshot": leaf.num_fewshot, "fewshot_seed": leaf.spec.seed, "lm_eval": version("lm_eval"),
+            "chat": config.apply_chat_template, "multiturn": config.fewshot_as_multiturn, "system_text": config.system_text,
+        }  # fmt: skip
+        facts = {"version": leaf.version, "num_fewshot": leaf.num_fewshot, "fewshot_seed": leaf.spec.seed}
+        label = leaf.stratum or leaf.benchmark
+
+        def work() -> tuple[Records, dict[str, Any]]:
+            rows = list(self._asked(leaf, label))
+            return rows, self._facts()
+
+        return Job(leaf.benchmark, label, key, {**facts, "metric": records.primary(leaf)}, work)
+
+    def _asked(self, leaf: "Leaf", label: str) -> Iterator[dict[str, Any]]:
+        from retain.score import records
+
+        engine = self.engine
+        requests = tasks.build_requests(leaf, self.config, engine.apply_chat_template, engine.tokenizer_name)
+        n_docs = len({request.doc_id for request in requests})
+        with self._shown(label, n_docs, len(requests)):
+            tasks.answer(engine, requests)
+        return records.of_leaf(leaf, engine.truncated)
+
+    def _target(self, rows: "Sequence[TargetRow]") -> Job:
+        from retain.score import target
+
+        config = self.config.target
+        key = {**self._key(), "task": TARGET_TASK, "version": target.VERSION, "items": digest.of_json([[r.id, r.sha] for r in rows]), "target": config.as_parameter(), "prompt_completion": self.config.prompt_completion}  # fmt: skip
+
+        def work() -> tuple[Records, dict[str, Any]]:
+            with self._shown(TARGET_TASK, len(rows), len(rows)):
+                found, more = target.score(self.engine, rows, self.config)
+            return found, {**self._facts(), **more}
+
+        facts = {"version": target.VERSION, "num_fewshot": 0, "fewshot_seed": 0, "metric": config.metric}
+        return Job(TARGET_TASK, TARGET_TASK, key, facts, work)
+
+    def _key(self) -> dict[str, Any]:
+        """What every number depends on, whatever the task (gate.md, Hygiene). The template is in the tokenizer's digest."""
+        return {
+            "model_digest": self.model_digest, "tokenizer_digest": self.tokenizer_digest, "dtype": self.place.dtype, "device": self.place.kind,
+            "batch_budget": self.place.budget, "max_length": self.config.max_length, "attention": self.config.attention,
+            "template_kwargs": self.config.template_kwargs, "engine": ENGINE, "engine_version": ENGINE_VERSION, **self.variant,
+        }  # fmt: skip
+
+    def _facts(self) -> dict[str, Any]:
+        """What only a loaded model can say; kept with the records, so that a full cache needs none."""
+        from retain import chat
+
+        engine = self.engine
+        return {
+            "template_digest": chat.template_digest(engine.tokenizer, self.config.template_kwargs), "batch_budget": engine.scorer.budget,
+            "attention": "tree" if engine.scorer.tree else "plain", "max_length": engine.max_length,
+        }  # fmt: skip
+
+    @contextmanager
+    def _shown(self, label: str, items: int, requests: int) -> Iterator[None]:
+        """A progress bar in items, fed with requests by the engine."""
+        seen = 0
+        with Progress(f"score {self.role} {label}", total=items, unit="items") as progress:
+
+            def done(count: int) -> None:
+                nonlocal seen
+                seen = min(seen + count, requests)
+                progress.advance(items * seen // requests - progress.done)
+
+            self.engine.done = done
+            yield
+
+
+def load_engine(
+    config: ScoreConfig, model_dir: Path, where: place.Place, adapt: Callable[[Any], Any] = lambda model: model
+) -> "Engine":
+    """The model of a folder behind lm-eval's interface; `adapt` may put an adapter into it."""
+    from transformers.utils import logging as quieter
+
+    from retain.score.lm import Engine
+
+    quieter.disable_progress_bar()
+    model = adapt(models.load_model(model_dir, dtype=where.dtype, device=where.device))
+    return Engine(
+        model, models.load_tokenizer(model_dir), max_length=config.max_length, batch_tokens=where.budget, attention=config.attention,
+        template_kwargs=config.template_kwargs,
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Adapter on, off and scaled in one loaded model; the gate must not take its scores."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retain import digest, models
+from retain.artifacts import read_scores
+from retain.errors import ConfigError
+from retain.score.config import ScoreConfig, TaskSpec
+from retain.score.preview import DIGEST, Preview
+from retain.score.work import score
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    model = get_peft_model(
+        models.load_model(tiny_llama, dtype="fp32"),
+        LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False),
+    )
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def merged(base: Path, adapter: Path, folder: Path) -> Path:
+    from peft import PeftModel
+
+    PeftModel.from_pretrained(models.load_model(base, dtype="fp32"), str(adapter)).merge_and_unload().save_pretrained(
+        str(folder)
+    )
+    models.load_tokenizer(base).save_pretrained(str(folder))
+    return folder
+
+
+def p_gold(folder: Path) -> list[float]:
+    return [float(value) for value in read_scores(folder)[0].column("p_gold").to_pylist()]
+
+
+def test_off_is_the_base_and_on_is_the_merge(tiny_llama: Path, tiny_tasks: Path, adapter: Path, tmp_path: Path) -> None:
+    config = ScoreConfig(tasks=[TaskSpec(name="tiny_choice")], include_path=[str(tiny_tasks)], dtype="fp32")
+    preview = Preview(config, tiny_llama, adapter, cache=tmp_path / "cache")
+    on, half = preview.tuned(tmp_path / "on"), preview.tuned(tmp_path / "half", strength=0.5)
+    off = preview.base(tmp_path / "off")
+    score(config, tiny_llama, tmp_path / "plain")
+    score(config, merged(tiny_llama, adapter, tmp_path / "merged"), tmp_path / "candidate")
+    assert off.model_digest == digest.of_model(tiny_llama)
+    assert on.model_digest == half.model_digest == DIGEST == read_scores(tmp_path / "on")[1]["model_digest"]
+    assert p_gold(tmp_path / "off") == p_gold(tmp_path / "plain")
+    assert p_gold(tmp_path / "on") == pytest.approx(p_gold(tmp_path / "candidate"), abs=1e-5)
+    assert len({tuple(p_gold(tmp_path / name)) for name in ("off", "half", "on")}) == 3
+    # The base's scores are those the step itself keeps: found again without computing.
+    assert score(config, tiny_llama, tmp_path / "again", cache=tmp_path / "cache", role="base").cached == [
+        "tiny_choice"
+    ]
+    assert preview.tuned(tmp_path / "on").cached == ["tiny_choice"]
+
+
+def test_a_folder_without_an_adapter(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no peft adapter"):
+        Preview(ScoreConfig(), tiny_llama, tmp_path)
+
+
+def test_signals_of_a_base_against_itself_are_zero_and_grow_with_the_change(
+    tiny_llama: Path, adapter: Path, tmp_path: Path, chats: Any
+) -> None:
+    from retain.artifacts import write_rows
+    from retain.digest import canonical_json
+    from retain.score.signals import measure
+
+    rows = [
+        {"id": str(i), "source": "general", "part": "replay", "split": "validation", "shape": "messages", "weight": 1.0, "payload": canonical_json({"messages": chat})}
+        for i, chat in enumerate(chats)
+    ]  # fmt: skip
+    write_rows(tmp_path / "dataset", "retain.dataset/1", rows)
+    config, tuned = ScoreConfig(dtype="fp32"), merged(tiny_llama, adapter, tmp_path / "merged")
+    same = measure(config, tiny_llama, tiny_llama, tmp_path / "dataset")
+    moved = measure(config, tiny_llama, tuned, tmp_path / "dataset")
+    assert same.rise == pytest.approx(0, abs=1e-6)
+    assert same.kl == pytest.approx(0, abs=1e-6)
+    assert moved.tokens == same.tokens > 50
+    assert moved.kl > 1e-4
+    assert measure(config, tiny_llama, tuned, tmp_path / "dataset", rows=3).tokens < moved.tokens
