@@ -1,5 +1,6 @@
 """The verbs that work on any models, with or without a recipe: merge, score, gate."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ def merge(
     """Write base + adapters as one model, with the proof that it is that (out/model)."""
     from retain.merge.door import run_many
 
-    settings = {"method": method, "strength": strength, **_flags(overrides, "merge.")}
+    settings = {"method": method, "strength": strength, **flags(overrides, "merge.")}
     result = quiet(json, run_many, settings, _pinned(base), [_weighted(text) for text in adapter], str(out))
     _emit(result, json)
 
@@ -39,7 +40,7 @@ def _weighted(text: str) -> tuple[str, float]:
         raise UsageError("--adapter takes FOLDER or FOLDER=WEIGHT", got=text, expected="finance=0.7") from None
 
 
-def _flags(overrides: list[str] | None, stage: str) -> dict[str, Any]:
+def flags(overrides: list[str] | None, stage: str) -> dict[str, Any]:
     """``key=value`` flags as nested settings of one stage."""
     import yaml
 
@@ -141,7 +142,7 @@ def _policy(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
     from retain.resolve.settings import merge as lay_over
 
     return parse(
-        GatePolicy, lay_over({"target": {"rule": "none"}}, _flags(overrides, "gate.")), where="gate"
+        GatePolicy, lay_over({"target": {"rule": "none"}}, flags(overrides, "gate.")), where="gate"
     ).as_parameter()
 
 
@@ -167,7 +168,7 @@ def _emit(value: Any, json: bool, text: str = "") -> None:
         emit(value, json, text)
 
 
-VERBS = {
+VERBS: dict[Callable[..., None], str] = {
     merge: "retain merge --base base --adapter finance=0.7 --adapter legal=0.3 --out model",
     score: "retain score --model out/model --tasks core --limit 100",
     gate: "retain gate --base out/base --candidate out/candidate --set macro_margin_points=2",

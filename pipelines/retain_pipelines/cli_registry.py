@@ -1,5 +1,6 @@
 """The verbs of the registry: pull, promote, rollback, history, lineage."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +10,20 @@ import typer
 from retain_pipelines.cli_steps import Json
 
 Name = Annotated[str, typer.Argument(help="Registered model.")]
-Which = Annotated[str, typer.Option("--version", help="A version's number, an alias (candidate, champion) or a digest.")]
+Which = Annotated[
+    str, typer.Option("--version", help="A version's number, an alias (candidate, champion) or a digest.")
+]
 
 
 def pull(
     name: Name,
     which: Which = "champion",
-    out: Annotated[Path, typer.Option(help="Folder that takes the model; it appears whole or not at all.")] = Path("model"),
-    public_key: Annotated[str, typer.Option(help="PEM file: the signature must hold under this key; empty: not checked.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder that takes the model; it appears whole or not at all.")] = Path(
+        "model"
+    ),
+    public_key: Annotated[
+        str, typer.Option(help="PEM file: the signature must hold under this key; empty: not checked.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Fetch a registered model and check that it is what was gated."""
@@ -30,7 +37,9 @@ def pull(
 def promote(
     name: Name,
     which: Which = "candidate",
-    verdict: Annotated[str, typer.Option(help="A newer verdict than the published one; empty: the published one.")] = "",
+    verdict: Annotated[
+        str, typer.Option(help="A newer verdict than the published one; empty: the published one.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Make a version the champion; it must have passed against the current one."""
@@ -70,7 +79,7 @@ def lineage(name: Name, which: Which = "candidate", json: Json = False) -> None:
     emit(lines.as_dict(node), json, lines.tree(node))
 
 
-VERBS = {
+VERBS: dict[Callable[..., None], str] = {
     pull: "retain pull ticket-triage --version champion --out model",
     promote: "retain promote ticket-triage",
     rollback: "retain rollback ticket-triage",

@@ -1,6 +1,7 @@
 """Each step as a verb: the same door that the pipeline's face opens, on folders of this machine."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -157,7 +158,7 @@ def publish(
     )
 
 
-VERBS = {
+VERBS: dict[Callable[..., None], str] = {
     validate: "retain validate quickstart --out out",
     template: "retain template quickstart",
     rehearse: "retain rehearse quickstart",
@@ -168,7 +169,8 @@ VERBS = {
 
 
 def register(app: typer.Typer) -> None:
-    from retain_pipelines import cli_models
+    from retain_pipelines import cli_models, cli_plan, cli_registry
 
-    for verb, example in {**VERBS, **cli_models.VERBS}.items():
-        app.command(epilog=f"Example: {example}")(verb)
+    for verbs in (VERBS, cli_plan.VERBS, cli_models.VERBS, cli_registry.VERBS):
+        for verb, example in verbs.items():
+            app.command(epilog=f"Example: {example}")(verb)

@@ -45,7 +45,7 @@ def finetune(
     train_learning_rate: float = DEFAULTS["train_learning_rate"],
     train_method: str = DEFAULTS["train_method"],
     train_settings: dict = DEFAULTS["train_settings"],
-):
+) -> None:
     """Fine-tune without forgetting.
 
     Args:

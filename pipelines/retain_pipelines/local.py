@@ -71,11 +71,11 @@ def _tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def with_content_images(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Name every image by the sources' content: the local cache then forgets a step whose code changed."""
-    spec = copy.deepcopy(dict(spec))
-    for executor in spec["deploymentSpec"]["executors"].values():
+    named = copy.deepcopy(dict(spec))
+    for executor in named["deploymentSpec"]["executors"].values():
         container = executor["container"]
         container["image"] = f"python-{container['image'].split(':')[0]}:{images.content_tag()}"
-    return spec
+    return named
 
 
 def certain_tasks(spec: Mapping[str, Any]) -> set[str]:

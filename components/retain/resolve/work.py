@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from retain import digest, models, uris
-from retain.artifacts import check_writable
+from retain.artifacts import check_writable, read_json
 from retain.errors import ConfigError, IntegrityError
 from retain.plan.config import GatePlanConfig
-from retain.plan.gate import GatePlan, check, plan_gate
+from retain.plan.gate import GatePlan, check, from_last_run, plan_gate
 from retain.plan.power import Planned
 from retain.resolve.recipe import Recipe
 from retain.tracking import home
@@ -31,22 +31,36 @@ def resolve(recipe: Recipe) -> Resolved:
     """Fetch and digest the base and every file; refuse what is missing before a GPU is asked for."""
     check_writable(home())
     _check_parts(recipe)
-    folder, base_digest = uris.resolve_base(recipe.model.base_model, recipe.model.revision, home() / "bases")
+    folder, base_digest = resolve_base(recipe)
     models.check_folder(folder)
     base = {"uri": recipe.model.base_model, "revision": recipe.model.revision, "digest": base_digest}
     return Resolved(recipe, base, [_source(spec) for spec in recipe.data.datasets], check(plan_the_gate(recipe)))
 
 
 def plan_the_gate(recipe: Recipe) -> GatePlan:
-    """The power of the recipe's gate at the items its benchmarks really have; an unknown benchmark is refused here.
+    """The power of the recipe's gate at the items its benchmarks really have.
 
     The target's rows are not known before validate, so its condition is taken as met.
+    """
+    return plan_gate(recipe.gate, benchmarks(recipe))
+
+
+def benchmarks(recipe: Recipe, last_verdict: str = "") -> list[Planned]:
+    """The recipe's benchmarks with the items they really have (an unknown one is refused), and the flips to be expected.
+
+    ``last_verdict``: verdict.json of an earlier run, whose flip rates replace the prior of the method.
     """
     from retain.score.items import gate_items
 
     items = Counter(item.task for item in gate_items(recipe.score))
     flips = GatePlanConfig().flip_rate(recipe.train.method)
-    return plan_gate(recipe.gate, [Planned(name, count, flips) for name, count in items.items()])
+    planned = [Planned(name, count, flips) for name, count in items.items()]
+    return from_last_run(planned, read_json(Path(last_verdict), schema="retain.verdict/1")) if last_verdict else planned
+
+
+def resolve_base(recipe: Recipe) -> tuple[Path, str]:
+    """(folder on this machine, digest) of the recipe's base."""
+    return uris.resolve_base(recipe.model.base_model, recipe.model.revision, home() / "bases")
 
 
 def _check_parts(recipe: Recipe) -> None:
