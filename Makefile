@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run test test-slow test-docker check bench compile locks clean
+.PHONY: help setup run test test-slow test-docker check bench compile docs locks clean
 help:      ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
 setup: $(VENV)/.ready ## a virtual environment with everything, from pinned versions
@@ -29,6 +29,8 @@ bench: setup ## speed and memory beside a peer, in one run
 	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 compile: setup ## write the kept pipeline specs
 	$(BIN)/retain compile --out pipelines/compiled
+docs: setup ## write the generated pages
+	$(BIN)/python -m retain_pipelines.catalogue
 locks: $(BIN)/uv ## choose versions again
 	$(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-package torch -c $(LOCKS)/constraints.txt --extra dev pyproject.toml -o $(LOCKS)/dev.txt
 clean: ## remove what setup and runs made

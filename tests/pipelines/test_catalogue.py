@@ -1,0 +1,20 @@
+"""The generated pages say what the code does."""
+
+from pathlib import Path
+
+import pytest
+
+from retain_pipelines import catalogue
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(("path", "text"), catalogue.pages().items())
+def test_a_generated_page_is_up_to_date(path: str, text: str) -> None:
+    assert (ROOT / path).read_text(encoding="utf-8") == text, "run `make docs`"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    rows = [line for line in catalogue.parameters().splitlines() if line.startswith("| `") and line.count("|") > 3]
+    assert len(rows) > 120
+    assert not [row for row in rows if row.endswith("|  |")]
