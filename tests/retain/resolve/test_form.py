@@ -49,7 +49,7 @@ def test_headlines_move_the_recipe() -> None:
 
 
 def test_a_rate_of_zero_is_the_methods_own() -> None:
-    form = to_form(load("quickstart"))
+    form = to_form(load("quickstart", ["train.learning_rate=auto"]))
     assert form["train_learning_rate"] == 0.0
     assert from_form(form).train.learning_rate == "auto"
     assert from_form(form | {"train_learning_rate": 5e-5}).train.learning_rate == 5e-5
