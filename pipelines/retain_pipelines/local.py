@@ -142,7 +142,13 @@ def titles(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _child(folder: Path, cache: Path | None, titles: Mapping[str, str], show: Callable[[str], None]) -> tuple[int, str]:
     command = [sys.executable, "-m", "retain_pipelines.local_child", str(folder), str(cache or "")]
-    environment = {**os.environ, "RETAIN_RUN_DIR": str(folder), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "RETAIN_RUN_DIR": str(folder),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",
+        "RETAIN_TTY": terminal_name(),
+    }
     lines: list[str] = []
     screen = Screen(titles)
     with (folder / "run.log").open("a", encoding="utf-8") as log, subprocess.Popen(
@@ -159,6 +165,11 @@ def _child(folder: Path, cache: Path | None, titles: Mapping[str, str], show: Ca
             child.wait(timeout=60)
             raise
     return child.returncode, "".join(lines)
+
+
+def terminal_name() -> str:
+    """The path of the terminal this process was started from, where steps draw their bars; empty: none."""
+    return os.ttyname(2) if sys.stderr.isatty() else ""
 
 
 def _judge(spec: Mapping[str, Any], folder: Path, finals: tuple[str, ...], code: int, log: str) -> Ran:
