@@ -1,5 +1,6 @@
 """The verbs that work on any models, with or without a recipe: merge, score, gate."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,6 +112,9 @@ def gate(
     ] = "",
     overrides: Set = None,
     evidence: Annotated[str, typer.Option(help="Decide again from this evidence.json alone; no scores are read.")] = "",
+    junit: Annotated[str, typer.Option(help="Write a JUnit XML file for a CI system.")] = "",
+    comment: Annotated[str, typer.Option(help="Write the table as Markdown, for a comment on a merge request.")] = "",
+    annotations: Annotated[bool, typer.Option("--annotations", help="Print one workflow annotation a reason.")] = False,
     out: Out = Path("out/verdict"),
     json: Json = False,
 ) -> None:
@@ -123,13 +127,27 @@ def gate(
 
         verdict = judge_evidence(Path(evidence))
         _emit(verdict.as_dict(), json, summary(verdict))
+        _for_ci(verdict.as_dict(), junit, comment, annotations)
         raise typer.Exit(int(verdict.exit_code))
     from retain.gate.door import run
 
     quiet(json, run, _policy(recipe, overrides), str(base), str(candidate), str(out), str(out / "report.html"))
     value = read_json(out / "verdict.json", schema="retain.verdict/1")
     _emit(value, json)
+    _for_ci(value, junit, comment, annotations)
     raise typer.Exit(int(value["exit_code"]))
+
+
+def _for_ci(verdict: dict[str, Any], junit: str, comment: str, annotations: bool) -> None:
+    """What a CI system shows of a verdict."""
+    from retain.gate import ci
+
+    if junit:
+        Path(junit).write_text(ci.junit(verdict), encoding="utf-8")
+    if comment:
+        Path(comment).write_text(ci.comment(verdict), encoding="utf-8")
+    if annotations:
+        sys.stdout.write("".join(f"{line}\n" for line in ci.annotations(verdict)))
 
 
 def _policy(recipe: str, overrides: list[str] | None) -> dict[str, Any]:

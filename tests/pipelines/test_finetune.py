@@ -130,20 +130,30 @@ def test_a_reckless_recipe_is_blocked_with_its_reasons(world: Path, careful: dic
 
 
 @pytest.mark.timeout(900)
-def test_a_run_killed_in_the_middle_goes_on(world: Path, careful: dict[str, Any]) -> None:
-    """kill -9 as soon as training has begun: --resume finds what is finished and repeats none of it."""
-    arguments = ["run", "careful.yaml", "--set", "train.seed=7", "--runs", str(world / "killed"), "--json"]
-    with (world / "killed.log").open("w") as log:
-        victim = subprocess.Popen(
-            command(*arguments), env=environment(world), cwd=world, stdout=subprocess.DEVNULL, stderr=log
-        )
-        wait_for(lambda: "── train" in (world / "killed.log").read_text(), seconds=300)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait(timeout=30)
+def test_a_run_stopped_in_every_step_goes_on(world: Path, careful: dict[str, Any]) -> None:
+    """kill -9 and Ctrl-C in turn, one step further each time; what was finished is never repeated, and the end is green."""
+    arguments = ["run", "careful.yaml", "--set", "train.seed=7", "--runs", str(world / "stopped"), "--json"]
+    for number, step in enumerate(STEPS):
+        log = world / f"stopped-{step}.log"
+        with log.open("w") as stream:
+            victim = subprocess.Popen(
+                command(*arguments, *(["--resume"] if number else [])),
+                env=environment(world),
+                cwd=world,
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+            )
+            wait_for(lambda log=log, step=step: f"── {step}\n" in log.read_text(), seconds=200)
+            how = signal.SIGINT if number % 2 else signal.SIGKILL
+            victim.send_signal(how)
+            code = victim.wait(timeout=90)
+        assert how is signal.SIGKILL or code == 130, log.read_text()
+        assert "Traceback" not in log.read_text()
     done = retain(world, *arguments, "--resume")
     found = outcome(done)
     assert found["exit_code"] == 0
-    assert set(found["cached"]) >= {"validate", "rehearse", "template", "mix"}
+    assert set(found["cached"]) >= {"validate", "rehearse", "template", "mix", "train", "merge"}
+    assert len(list((world / "stopped").glob("careful-*"))) == 1
 
 
 def test_a_faulty_recipe_is_refused_in_a_second_and_without_a_traceback(world: Path) -> None:

@@ -70,7 +70,10 @@ def _clean(text: str) -> str:
 
 def lettered(test: str, shots: int = 40, **_: Any) -> dict[str, datasets.Dataset]:
     """Rows whose choices carry letters: the key becomes an index."""
-    found = [{**row, "choices": row["choices"]["text"], "label": row["choices"]["label"].index(row["answerKey"])} for row in rows(test)]
+    found = [
+        {**row, "choices": row["choices"]["text"], "label": row["choices"]["label"].index(row["answerKey"])}
+        for row in rows(test)
+    ]
     return splits(found, None, shots)
 
 

@@ -42,7 +42,12 @@ def test_a_headline_is_not_a_setting_too() -> None:
 
 
 def test_headlines_move_the_recipe() -> None:
-    form = to_form(load("quickstart")) | {"train_method": "full", "train_epochs": 7, "score_benchmarks": "core, piqa", "gate_max_drop": 3.5}
+    form = to_form(load("quickstart")) | {
+        "train_method": "full",
+        "train_epochs": 7,
+        "score_benchmarks": "core, piqa",
+        "gate_max_drop": 3.5,
+    }
     recipe = from_form(form)
     assert (recipe.train.method, recipe.train.num_train_epochs, recipe.gate.macro_margin_points) == ("full", 7, 3.5)
     assert [task.name for task in recipe.score.tasks] == ["core", "piqa"]

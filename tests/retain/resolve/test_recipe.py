@@ -8,7 +8,9 @@ from retain.resolve.recipe import load
 
 def test_a_typo_names_the_nearest_key(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("model: {base_model: x}\ndata: {datasets: [{path: a.jsonl}]}\ntrain: {learning_rte: 1.0e-4, lora: {rank: 3}}\n")
+    path.write_text(
+        "model: {base_model: x}\ndata: {datasets: [{path: a.jsonl}]}\ntrain: {learning_rte: 1.0e-4, lora: {rank: 3}}\n"
+    )
     with pytest.raises(ConfigError) as error:
         load(str(path))
     assert "train.learning_rte: no such setting; did you mean 'learning_rate'?" in str(error.value)
@@ -33,7 +35,9 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
 def test_paths_are_meant_from_the_recipes_folder(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     path = tmp_path / "deep" / "r.yaml"
-    path.write_text("model: {base_model: ../base}\ndata: {datasets: [{path: rows.jsonl}, {path: 's3://bucket/rows.jsonl'}]}\n")
+    path.write_text(
+        "model: {base_model: ../base}\ndata: {datasets: [{path: rows.jsonl}, {path: 's3://bucket/rows.jsonl'}]}\n"
+    )
     recipe = load(str(path))
     assert recipe.model.base_model == str(tmp_path / "base")
     assert [d.path for d in recipe.data.datasets] == [str(tmp_path / "deep" / "rows.jsonl"), "s3://bucket/rows.jsonl"]

@@ -7,7 +7,18 @@ from retain.resolve import settings
 
 KEY = st.from_regex(r"[a-z][a-z_]{0,6}", fullmatch=True)
 SCALAR = st.integers() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=8)
-TREE = st.dictionaries(KEY, st.recursive(SCALAR, lambda inner: st.dictionaries(KEY, inner, min_size=1, max_size=3) | st.lists(st.dictionaries(KEY, inner, min_size=1, max_size=3), min_size=1, max_size=3), max_leaves=6), max_size=4)
+TREE = st.dictionaries(
+    KEY,
+    st.recursive(
+        SCALAR,
+        lambda inner: (
+            st.dictionaries(KEY, inner, min_size=1, max_size=3)
+            | st.lists(st.dictionaries(KEY, inner, min_size=1, max_size=3), min_size=1, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+    max_size=4,
+)
 
 
 @given(TREE)
@@ -21,7 +32,9 @@ def test_flat_settings_are_scalars(tree: dict) -> None:
 
 
 def test_a_list_of_words_is_one_comma_text() -> None:
-    assert settings.flatten({"lora": {"target_modules": ["q_proj", "v_proj"]}}) == {"lora.target_modules": "q_proj, v_proj"}
+    assert settings.flatten({"lora": {"target_modules": ["q_proj", "v_proj"]}}) == {
+        "lora.target_modules": "q_proj, v_proj"
+    }
 
 
 def test_a_value_is_no_group() -> None:
@@ -39,4 +52,7 @@ def test_list_places_are_checked() -> None:
 
 
 def test_merge_goes_group_by_group() -> None:
-    assert settings.merge({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}, "b": [2]}) == {"a": {"x": 1, "y": 3}, "b": [2]}
+    assert settings.merge({"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}, "b": [2]}) == {
+        "a": {"x": 1, "y": 3},
+        "b": [2],
+    }
