@@ -22,12 +22,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "retain.image" -}}
 {{- $images := .root.Values.images }}
 {{- $image := index $images .image }}
-{{- $name := $image.repository }}
+{{- $own := has .image (list "cpu" "gpu") }}
+{{- $name := $own | ternary (printf "retain-%s" .image) $image.repository }}
 {{- if $images.registry }}{{ $name = printf "%s/%s" $images.registry $name }}{{ end }}
 {{- if $image.digest }}{{ printf "%s@%s" $name $image.digest }}
 {{- else if $images.requireDigests }}{{ fail (printf "images.%s has no digest, and images.requireDigests is on: set images.%s.digest to sha256:…" .image .image) }}
 {{- else if $image.tag }}{{ printf "%s:%s" $name $image.tag }}
-{{- else if has .image (list "cpu" "gpu") }}{{ printf "%s:%s" $name .root.Chart.AppVersion }}
+{{- else if $own }}{{ printf "%s:%s" $name .root.Chart.AppVersion }}
 {{- else }}{{ fail (printf "images.%s has neither tag nor digest" .image) }}
 {{- end }}
 {{- end }}
