@@ -47,11 +47,11 @@ def test_the_schemas_of_all_promised_versions_are_there():
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_manifests_are_valid(rendered, version):
-    checked = 0
-    for manifest in [m for manifests in rendered.values() for m in manifests if name_of(m) not in CUSTOM]:
+    plain = [m for manifests in rendered.values() for m in manifests if name_of(m) not in CUSTOM]
+    different = {json.dumps(manifest, sort_keys=True): manifest for manifest in plain}  # examples have much in common
+    assert len(different) > 50
+    for manifest in different.values():
         validate(manifest, version, strict=True)
-        checked += 1
-    assert checked > 100
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,0 +1,135 @@
+"""The runbook names what is there: objects of the chart, its keys, and verbs of the command line."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from charts_of import CHART, example
+
+PAGE = (CHART / "README.md").read_text(encoding="utf-8")
+TEXT = PAGE.split("<!-- values:")[0]
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+KUBECTL_KINDS = {"deployment": "Deployment", "service": "Service", "configmap": "ConfigMap", "job": "Job", "exec": "StatefulSet"}  # fmt: skip
+BY_OTHERS = {"retain-champion-predictor"}  # made by KServe
+
+
+@pytest.fixture(scope="module")
+def objects(rendered):
+    return {(m["kind"], m["metadata"]["name"]) for name in ("defaults", "production") for m in rendered[name]}
+
+
+def test_objects_in_commands_exist(objects):
+    found = [
+        (kind, name)
+        for line in LINES
+        for kind, name in re.findall(r"\b(deployment|service|configmap|job)[/ ](retain[\w-]*)", line)
+    ]
+    found += [
+        ("exec", name.removesuffix("-0"))
+        for line in LINES
+        for name in re.findall(r"exec (?:-i )?(retain-[\w-]+)", line)
+    ]
+    assert len(found) >= 9
+    for kind, name in found:
+        assert name in BY_OTHERS or (KUBECTL_KINDS[kind], name) in objects, (kind, name)
+
+
+def test_secrets_have_the_names_and_keys_of_the_values(chart):
+    made = dict(re.findall(r"create secret generic (\S+) (.*)", TEXT))
+    values = chart.merge_values(example("production"))
+    database, s3 = values["database"]["secret"], values["s3"]["secret"]
+    assert set(re.findall(r"--from-literal=([\w-]+)=", made[database["name"]])) == {database["userKey"], database["passwordKey"]}  # fmt: skip
+    assert set(re.findall(r"--from-literal=([\w-]+)=", made[s3["name"]])) == {s3["accessKey"], s3["secretKey"]}
+
+
+def test_keys_in_the_text_exist(chart):
+    tops = "|".join(chart.values)
+    named = set(re.findall(rf"`((?:{tops})(?:\.\w+)+)(?:=[^`]*)?`", TEXT)) | set(re.findall(r"--set (\S+)=", TEXT))
+    assert len(named) > 20
+    for path in named:
+        node = chart.values
+        for name in path.split("."):
+            if path.startswith("runs.steps.") and name not in node:
+                break
+            assert name in node, path
+            node = node[name]
+
+
+def test_verbs_in_the_text_exist():
+    """``retain VERB`` of the runbook and of the jobs against the command line's own list."""
+    pytest.importorskip("retain_pipelines.cli_cluster", reason="the verbs that talk to KFP are not there yet")
+    said = set(re.findall(r"\bretain (submit|schedule|upload|plan|history|pull|promote)\b", TEXT)) | {
+        "upload",
+        "schedule",
+        "pull",
+    }
+    listed = subprocess.run([sys.executable, "-m", "retain_pipelines.cli", "--help"], capture_output=True, text=True, check=True).stdout  # fmt: skip
+    for verb in said:
+        assert re.search(rf"^\W*{verb}\b", listed, re.MULTILINE), verb
+
+
+def the_map(manifests, name):
+    (found,) = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("ConfigMap", name)]
+    return found["data"]
+
+
+@pytest.mark.parametrize("values", ["minimal", "production", "air-gapped", "openshift"])
+def test_the_profile_is_one_that_upload_takes(rendered, values, tmp_path):
+    profiles = pytest.importorskip("retain_pipelines.profile", reason="profiles are not there yet")
+    path = tmp_path / "profile.yaml"
+    path.write_text(the_map(rendered[values], "retain-profile")["profile.yaml"], encoding="utf-8")
+    profile = profiles.load(str(path))
+    assert profile.service_account == "retain-runs"
+    assert profile.home.claim == "retain-home"
+    assert set(profile.digests) == {"cpu", "gpu"}
+    assert "kueue.x-k8s.io/queue-name" in profile.steps["train"].labels or values != "production"
+
+
+def test_default_pods_are_those_of_the_shipped_profile(chart):
+    profiles = pytest.importorskip("retain_pipelines.profile", reason="profiles are not there yet")
+    shipped = yaml.safe_load(profiles.profiles()["default"].read_text(encoding="utf-8"))
+    assert chart.values["runs"]["steps"] == shipped["steps"]
+    assert chart.values["runs"]["defaults"] == shipped["defaults"]
+
+
+def test_the_recipe_of_a_schedule_is_one_that_schedule_takes(rendered, tmp_path):
+    from retain.resolve.recipe import load
+
+    path = tmp_path / "weekly.yaml"
+    path.write_text(the_map(rendered["production"], "retain-setup")["weekly.yaml"], encoding="utf-8")
+    assert load(str(path)).publish.name == "support-model"
+
+
+def test_the_schedule_job_replaces_what_it_made(named):
+    job = named("Job", "retain-schedule-weekly", example("production"))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    script = container["command"][-1]
+    assert "retain schedule delete weekly" in script
+    assert "retain schedule create /etc/retain/recipes/weekly.yaml --name weekly --cron '0 2 * * 1'" in script
+    environment = {v["name"]: v.get("value") for v in container["env"]}
+    assert environment["RETAIN_KFP_NAMESPACE"] == "retain"
+    assert environment["RETAIN_KFP_HOST"].endswith(":8888")
+
+
+def test_the_champion_is_pulled_by_alias_and_checked(named):
+    predictor = named("InferenceService", "retain-champion", example("production"))["spec"]["predictor"]
+    (pull,) = predictor["initContainers"]
+    assert pull["command"] == ["retain", "pull", "support-model", "--version", "champion", "--out", "/models/model", "--public-key", "/etc/retain/key/model.pub"]  # fmt: skip
+
+
+def test_notes_warn_of_a_volume_for_one_node(chart):
+    def notes(values):
+        return next(text for path, text in chart.render(values).items() if path.endswith("NOTES.txt"))
+
+    assert "ReadWriteOnce" not in notes({})
+    assert "one node" in notes({"runs": {"home": {"accessMode": "ReadWriteOnce"}}})
+    assert "not uploaded" in notes({})
+    assert "no login" in notes({"networkPolicy": {"enabled": False}})
+
+
+def test_the_chart_has_one_version(chart):
+    from retain import images
+
+    assert chart.metadata["appVersion"] == chart.version == images.version()
