@@ -5,6 +5,7 @@ where the laptop's wrapper reads how a step ended.
 """
 
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -29,6 +30,7 @@ def say(text: str) -> None:
 def running(step: str) -> Iterator[None]:
     """Run one step: an expected fault is a clear paragraph and an exit code; only a fault of ours is a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # kfp's executor shows everybody's INFO
     if os.environ.get("RETAIN_RUN_DIR"):
         die_with_parent()
     try:

@@ -1,6 +1,7 @@
 """The command line: the same work as the pipeline's steps, the same verdicts, the same exit codes."""
 
 import json as jsonlib
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,6 +97,8 @@ def main() -> None:
     from retain_pipelines import cli_steps
 
     cli_steps.register(app)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would otherwise start with Ctrl-C ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
     except RetainError as error:
