@@ -64,6 +64,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2seq: bool = False) -> Any:
     """A model in eval mode; ``dtype`` is auto (bf16 where the machine computes it), bf16, fp16 or fp32."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     quiet()
@@ -73,7 +74,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2se
         model = kind.from_pretrained(
             str(folder), dtype=torch_dtype(dtype, device), local_files_only=True, use_safetensors=True
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise IntegrityError(
             "this model cannot be opened",
             where=str(folder),
