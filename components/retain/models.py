@@ -132,6 +132,7 @@ def quiet() -> None:
     import logging
     import warnings
 
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is first imported
     from transformers.utils import logging as theirs
 
     theirs.set_verbosity_error()
