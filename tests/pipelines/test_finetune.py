@@ -131,29 +131,38 @@ def test_a_reckless_recipe_is_blocked_with_its_reasons(world: Path, careful: dic
 
 @pytest.mark.timeout(900)
 def test_a_run_stopped_in_every_step_goes_on(world: Path, careful: dict[str, Any]) -> None:
-    """kill -9 and Ctrl-C in turn, one step further each time; what was finished is never repeated, and the end is green."""
+    """kill -9 and Ctrl-C in turn, each time in a step that was not reached before; finished work is never repeated."""
     arguments = ["run", "careful.yaml", "--set", "train.seed=7", "--runs", str(world / "stopped"), "--json"]
-    for number, step in enumerate(STEPS):
-        log = world / f"stopped-{step}.log"
-        with log.open("w") as stream:
-            victim = subprocess.Popen(
-                command(*arguments, *(["--resume"] if number else [])),
-                env=environment(world),
-                cwd=world,
-                stdout=subprocess.DEVNULL,
-                stderr=stream,
-            )
-            wait_for(lambda log=log, step=step: f"── {step}\n" in log.read_text(), seconds=200)
-            how = signal.SIGINT if number % 2 else signal.SIGKILL
-            victim.send_signal(how)
-            code = victim.wait(timeout=90)
-        assert how is signal.SIGKILL or code == 130, log.read_text()
-        assert "Traceback" not in log.read_text()
-    done = retain(world, *arguments, "--resume")
-    found = outcome(done)
+    stopped: list[str] = []
+    while fresh := _stop_in_a_new_step(world, [*arguments, *(["--resume"] if stopped else [])], stopped):
+        stopped.append(fresh)
+    assert set(stopped) == {*STEPS, "publish"}
+    found = outcome(retain(world, *arguments, "--resume"))
     assert found["exit_code"] == 0
     assert set(found["cached"]) >= {"validate", "rehearse", "template", "mix", "train", "merge"}
     assert len(list((world / "stopped").glob("careful-*"))) == 1
+
+
+def _stop_in_a_new_step(world: Path, arguments: list[str], before: list[str]) -> str:
+    """The step that was interrupted; empty where the run came to its end first."""
+    log = world / f"stopped-{len(before)}.log"
+
+    def new() -> list[str]:
+        return [step for step in (*STEPS, "publish") if step not in before and f"── {step}\n" in log.read_text()]
+
+    with log.open("w") as stream:
+        victim = subprocess.Popen(
+            command(*arguments), env=environment(world), cwd=world, stdout=subprocess.DEVNULL, stderr=stream
+        )
+        wait_for(lambda: new() or victim.poll() is not None, seconds=200)
+        how = signal.SIGINT if len(before) % 2 else signal.SIGKILL
+        victim.send_signal(how)
+        code = victim.wait(timeout=90)
+    assert "Traceback" not in log.read_text()
+    if code == 0:
+        return ""
+    assert code == (130 if how is signal.SIGINT else -signal.SIGKILL), log.read_text()
+    return new()[0]
 
 
 def test_a_faulty_recipe_is_refused_in_a_second_and_without_a_traceback(world: Path) -> None:
