@@ -74,3 +74,8 @@ def numbers(metrics: dict[str, Any]) -> dict[str, float]:
     """The finite numeric entries, rounded to four digits as the run pages show them."""
     plain = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return {k: round(v, 4) for k, v in plain.items() if math.isfinite(v)}
+
+
+def path_of(artifact: Any) -> str:
+    """Where an optional input artifact lies; an empty text where the pipeline has none."""
+    return str(artifact.path) if artifact is not None else ""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retain.errors import ExitCode, RetainError
+from retain.errors import ExitCode, RetainError, UsageError
 
 app = typer.Typer(
     name="retain", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -60,15 +60,36 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
-@app.command(epilog="Example: retain compile --out pipelines/compiled")
+@app.command(
+    epilog="Example: retain compile --profile spot --registry registry.example.com/ml --image-digest cpu=sha256:… --image-digest gpu=sha256:… --out build"
+)
 def compile(
     out: Annotated[Path, typer.Option(help="Folder that takes the YAML files.")] = Path("pipelines/compiled"),
+    profile: Annotated[
+        str,
+        typer.Option(help="How pods run: default, spot, airgapped, or the path of one; empty: no cluster's settings."),
+    ] = "",
+    registry: Annotated[str, typer.Option(help="Registry of the two images; empty: the profile's.")] = "",
+    image_digest: Annotated[
+        list[str] | None, typer.Option("--image-digest", help="cpu=sha256:… or gpu=sha256:…; empty: the profile's.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe that says which pods are needed.")] = "quickstart",
     json: Json = False,
 ) -> None:
-    """Write every pipeline as KFP v2 IR YAML."""
-    from retain_pipelines.compiling import compile_all
+    """Write every pipeline as KFP v2 IR YAML; with --profile, as that cluster gets it."""
+    from retain.resolve.recipe import load
+    from retain_pipelines import compiling, pods
+    from retain_pipelines import profile as profiles
 
-    written = [str(path) for path in compile_all(out)]
+    if profile:
+        settings = profiles.load(profile)
+        taken = pods.images_of(settings, registry, image_digest)
+        paths = compiling.compile_for(out, settings, taken, load(recipe))
+    elif registry or image_digest:
+        raise UsageError("--registry and --image-digest need --profile", fix="name a profile: default, spot, airgapped")
+    else:
+        paths = compiling.compile_all(out)
+    written = [str(path) for path in paths]
     emit(written, json, "\n".join(written))
 
 

@@ -2,11 +2,22 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-PIPELINES = {"finetune-without-forgetting": "retain_pipelines.finetune:finetune"}
+from retain.config import nearest
+from retain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from retain.resolve.recipe import Recipe
+    from retain_pipelines.pods import Images
+    from retain_pipelines.profile import Profile
+
+PIPELINES = {
+    "finetune-without-forgetting": "retain_pipelines.finetune:finetune",
+    "regression-gate": "retain_pipelines.regression_gate:regression_gate",
+}
 
 
 def spec_of(pipeline: Any) -> dict[str, Any]:
@@ -31,14 +42,36 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def check_name(name: str) -> str:
+    """``name``, if there is such a pipeline."""
+    if name not in PIPELINES:
+        near = nearest(name, list(PIPELINES))
+        raise ConfigError("there is no such pipeline", got=name, expected=", ".join(PIPELINES), fix=f"did you mean '{near}'?" if near else "")  # fmt: skip
+    return name
+
+
+def with_profile(name: str, profile: "Profile", taken: "Images", recipe: "Recipe") -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """(pipeline spec, platform spec) of a pipeline on one cluster; the recipe says which pods it needs."""
+    from retain_pipelines.pods import dressed
+
+    rehearses = recipe.data.replay.source == "generated"
+    environment = {"MLFLOW_EXPERIMENT_NAME": recipe.tracking.experiment}
+    spec, platform = documents(dressed(load(name), profile, taken, rehearses=rehearses, environment=environment))
+    return spec, platform
+
+
 def compile_all(folder: Path) -> list[Path]:
     """Write every pipeline's kept IR; without kfp's header comment, which changes at every compile."""
+    return [_written(folder, name, documents(load(name))) for name in PIPELINES]
+
+
+def compile_for(folder: Path, profile: "Profile", taken: "Images", recipe: "Recipe") -> list[Path]:
+    """Write every pipeline as one cluster gets it."""
+    return [_written(folder, name, list(with_profile(name, profile, taken, recipe))) for name in PIPELINES]
+
+
+def _written(folder: Path, name: str, found: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name in PIPELINES:
-        path = folder / f"{name}.yaml"
-        path.write_text(
-            yaml.safe_dump_all(documents(load(name)), sort_keys=True, allow_unicode=True, width=120), encoding="utf-8"
-        )
-        written.append(path)
-    return written
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump_all(found, sort_keys=True, allow_unicode=True, width=120), encoding="utf-8")
+    return path

@@ -17,11 +17,10 @@ from retain.stop.component import stop
 from retain.template.component import template
 from retain.train.component import train
 from retain.validate.component import validate
+from retain_pipelines.endings import STOPS
 
 NAME = "finetune-without-forgetting"
 DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
-# Final task → what it stands for. `retain submit` reads from which of them ran how a run ended.
-STOPS = ("stop-regressed", "stop-inconclusive", "stop-integrity", "await-approval")
 
 
 @dsl.pipeline(

@@ -1,5 +1,7 @@
 """KFP face of the gate."""
 
+from typing import Optional
+
 from kfp import dsl
 
 from retain.faces import on_cpu
@@ -10,13 +12,13 @@ def gate(
     config: dict,
     base_scores: dsl.Input[dsl.Dataset],
     candidate_scores: dsl.Input[dsl.Dataset],
-    history: dsl.Input[dsl.Artifact],
-    rejects: dsl.Input[dsl.Dataset],
-    mixture: dsl.Input[dsl.Dataset],
-    preview: dsl.Input[dsl.HTML],
-    recipe: dsl.Input[dsl.Artifact],
     verdict: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    history: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045 (kfp reads this form only)
+    rejects: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
+    mixture: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
+    preview: Optional[dsl.Input[dsl.HTML]] = None,  # noqa: UP045
+    recipe: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
 ) -> str:
     """Decide on paired per-item differences whether the candidate may be published.
 
@@ -24,18 +26,18 @@ def gate(
         config: the policy (recipe section gate).
         base_scores: items of the base.
         candidate_scores: the same items of the candidate.
+        verdict: verdict.json, evidence.json, summary.md.
+        report: one self-contained page.
         history: losses of the training, for the report.
         rejects: refused rows, for the report.
         mixture: what was trained on, for the report.
         preview: rendered rows with their loss mask, for the report.
         recipe: the resolved recipe, for the report.
-        verdict: verdict.json, evidence.json, summary.md.
-        report: one self-contained page.
 
     Returns:
         the final task: publish, stop-regressed, stop-inconclusive, stop-integrity or await-approval.
     """
-    from retain.gate.door import run
+    from retain.gate.door import path_of, run
 
     return run(
         config,
@@ -43,9 +45,9 @@ def gate(
         candidate_scores.path,
         verdict.path,
         report.path,
-        history=history.path,
-        rejects=rejects.path,
-        mixture=mixture.path,
-        preview=preview.path,
-        recipe=recipe.path,
+        history=path_of(history),
+        rejects=path_of(rejects),
+        mixture=path_of(mixture),
+        preview=path_of(preview),
+        recipe=path_of(recipe),
     )

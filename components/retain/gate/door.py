@@ -12,9 +12,11 @@ from retain.gate.summary import summary
 from retain.gate.verdict import SCHEMA, Verdict
 from retain.gate.work import gate
 from retain.report.work import RunFolders, write_report
-from retain.steps import running, say
+from retain.steps import path_of, running, say
 from retain.stop.work import ending
 from retain.tracking import stage
+
+__all__ = ["path_of", "run"]  # the face has one import
 
 
 def run(

@@ -8,17 +8,26 @@ from retain.faces import on_gpu
 
 
 @on_gpu
-def score(config: dict, base: dict, dataset: dsl.Input[dsl.Dataset], scores: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics], model: Optional[dsl.Input[dsl.Model]] = None) -> None:  # noqa: UP045 (kfp reads this form only)
+def score(
+    config: dict,
+    base: dict,
+    scores: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    dataset: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045 (kfp reads this form only)
+    model: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
+    role: str = "",
+) -> None:
     """Score a model on the benchmarks and on the target's test rows, item by item.
 
     Args:
         config: benchmarks, shots, target metric, precision.
-        base: the base model; scored where no model is given.
-        dataset: checked rows; those of split test measure the target.
+        base: address and digest of the model that is scored where no model is given.
         scores: one record per item.
         metrics: the mean per benchmark.
+        dataset: checked rows; those of split test measure the target. None: benchmarks only.
         model: the candidate.
+        role: base or candidate; empty: candidate where a model is given.
     """
-    from retain.score.door import run
+    from retain.score.door import path_of, run
 
-    metrics.metadata.update(run(config, base, model.path if model else "", dataset.path, scores.path, metrics.path))
+    metrics.metadata.update(run(config, base, path_of(model), path_of(dataset), scores.path, metrics.path, role))

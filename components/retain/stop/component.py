@@ -1,4 +1,4 @@
-"""KFP face of the red ending."""
+"""KFP face of the ending without a publication."""
 
 from kfp import dsl
 
@@ -7,7 +7,7 @@ from retain.faces import on_cpu
 
 @on_cpu
 def stop(verdict: dsl.Input[dsl.Artifact]) -> None:
-    """End the run as the gate said: red for a regression, green where a person has to decide.
+    """End the run as the gate said: red for a regression, green where it passed or a person has to decide.
 
     Args:
         verdict: the gate's verdict.json and evidence.json.

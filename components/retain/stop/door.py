@@ -9,5 +9,5 @@ from retain.stop import work
 
 def run(verdict: str) -> None:
     code = read_json(Path(verdict) / "verdict.json", schema="retain.verdict/1")["exit_code"]
-    with running(work.ending(code)):
+    with running(work.name(code)):
         work.stop(Path(verdict))

@@ -1,4 +1,4 @@
-"""The red end of a run: raise what the gate said, with its exit code."""
+"""The end of a run that publishes nothing: raise what the gate said, with its exit code."""
 
 from pathlib import Path
 
@@ -18,13 +18,24 @@ def ending(exit_code: int) -> str:
     return "publish" if exit_code == ExitCode.OK else ENDINGS[ExitCode(exit_code)][0]
 
 
+def name(exit_code: int) -> str:
+    """What the task `stop` is called in the run: ``passed`` where nothing is to be published, else the ending."""
+    return "passed" if exit_code == ExitCode.OK else ending(exit_code)
+
+
 def stop(verdict: Path) -> None:
-    """End as the verdict says; a run that waits for a person ends green."""
+    """End as the verdict says: green where it passed or waits for a person, red otherwise."""
     value = read_json(verdict / "verdict.json", schema="retain.verdict/1")
+    if value["exit_code"] == ExitCode.OK:
+        return
     _, kind = ENDINGS[ExitCode(value["exit_code"])]
     reasons = "; ".join(_reason(reason) for reason in value["reasons"]) or value["verdict"]
     if kind is not AwaitingApproval:
-        raise kind(f"the gate is closed: {value['verdict']}", got=reasons, fix="see the report: what fell, which items flipped, and what to try next")
+        raise kind(
+            f"the gate is closed: {value['verdict']}",
+            got=reasons,
+            fix="see the report: what fell, which items flipped, and what to try next",
+        )
 
 
 def _reason(reason: dict[str, object]) -> str:

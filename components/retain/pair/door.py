@@ -1,0 +1,17 @@
+"""What the pipeline's face and the command line share: a filled form in, two pinned models and their settings out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from retain.pair.work import pair
+from retain.steps import running, say
+
+
+def run(form: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """base, candidate, score, gate: the outputs of the first task, in the order its face names them."""
+    with running("pair"):
+        found = pair(form)
+        for name, model in (("base", found.base), ("candidate", found.candidate)):
+            say(f"{name:<10}{model['uri']}  {model['digest'][:19]}")
+        say(f"gate      it can see an average drop of {found.gate_plan.detectable_points:g} points")
+    return found.base, found.candidate, found.recipe.score.as_parameter(), found.recipe.gate.as_parameter()

@@ -1,0 +1,55 @@
+"""Two models and how they are compared, pinned before anything is spent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retain import uris
+from retain.artifacts import check_writable
+from retain.errors import ConfigError
+from retain.plan.gate import GatePlan, check
+from retain.resolve.form import from_form
+from retain.resolve.recipe import Recipe
+from retain.resolve.work import plan_the_gate
+from retain.tracking import home
+
+# What a comparison without a training cannot have: there are no rows to learn from, and none that measure a target.
+WITHOUT_TARGET = {"gate_settings": {"target.rule": "none"}, "score_settings": {"target.metric": "none"}}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The two models by content, and the checked settings (of the recipe only score and gate are used)."""
+
+    base: dict[str, str]  # uri, revision, digest
+    candidate: dict[str, str]
+    recipe: Recipe
+    gate_plan: GatePlan
+
+
+def pair(form: Mapping[str, Any]) -> Paired:
+    """Fetch and digest both models; refuse settings that are wrong, and a gate that could not conclude (2)."""
+    recipe = settings(form)
+    check_writable(home())
+    base, candidate = (_pinned(form[f"{side}_model"], form[f"{side}_revision"], side) for side in ("base", "candidate"))
+    return Paired(base, candidate, recipe, check(plan_the_gate(recipe)))
+
+
+def settings(form: Mapping[str, Any]) -> Recipe:
+    """Scorer and gate as a recipe says them: the same keys, the same checks, the same words for a mistake."""
+    merged = {name: {**dict(form[name] or {}), **fixed} for name, fixed in WITHOUT_TARGET.items()}
+    for name, fixed in WITHOUT_TARGET.items():
+        for key, value in fixed.items():
+            if (form[name] or {}).get(key, value) != value:
+                raise ConfigError(f"{name}: '{key}' can only be '{value}' here", got=form[name][key], fix="compare on benchmarks; a target needs the rows of a training recipe")  # fmt: skip
+    # train_method: how the candidate was trained is not known; a full tune flips the most items, so it is planned for.
+    shared = {"base_model": form["base_model"] or "-", "data_id": "-", "train_method": "full"}
+    heads = {name: form[name] for name in ("gate_max_drop", "score_benchmarks")}
+    return from_form({**shared, **heads, **merged})
+
+
+def _pinned(uri: str, revision: str, side: str) -> dict[str, str]:
+    if not uri:
+        raise ConfigError(f"{side}_model is empty", expected="the URI of a model: a folder, s3://, hf://, oci://, mlflow://")  # fmt: skip
+    _, digest = uris.resolve_base(uri, revision, home() / "bases")
+    return {"uri": uri, "revision": revision, "digest": digest}

@@ -1,0 +1,127 @@
+"""The one house of kfp-kubernetes: a profile's settings put on the tasks of a pipeline while it is compiled."""
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from retain import images
+from retain.errors import ConfigError, UsageError
+from retain_pipelines.profile import PodSettings, Profile
+
+RUN_ID_FIELD = "metadata.labels['pipeline/runid']"  # KFP puts the run's id on every pod
+KINDS: tuple[images.Kind, ...] = ("cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where the two images lie and which content they have: ``registry/retain-gpu:0.1.0@sha256:…``."""
+
+    registry: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def reference(self, kind: images.Kind) -> str:
+        place = f"{self.registry}/" if self.registry else ""
+        mark = f"@{self.digests[kind]}" if kind in self.digests else ""
+        return f"{place}{images.reference(kind)}{mark}"
+
+    def check(self) -> None:
+        """Refuse a name that may mean another content tomorrow: KFP's cache would take its old results for the new ones."""
+        missing = [kind for kind in KINDS if kind not in self.digests]
+        if missing or not self.registry:
+            raise UsageError(
+                "an image without a registry and a digest is not sent to a cluster",
+                got=", ".join(self.reference(kind) for kind in missing or KINDS),
+                expected="registry/retain-cpu:VERSION@sha256:<64 hex>, and the same for gpu",
+                fix="--registry HOST/PATH --image-digest cpu=sha256:… --image-digest gpu=sha256:…, or registry: and digests: in the profile",
+            )  # fmt: skip
+
+
+def images_of(profile: Profile, registry: str, flags: list[str] | None) -> Images:
+    """The profile's images, with ``--registry`` and ``--image-digest KIND=sha256:…`` laid over them."""
+    digests: dict[str, str] = dict(profile.digests)
+    for flag in flags or []:
+        kind, _, digest = flag.partition("=")
+        if kind not in KINDS or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+            raise ConfigError("--image-digest takes KIND=DIGEST", got=flag, expected="cpu=sha256:<64 hex> or gpu=sha256:<64 hex>")  # fmt: skip
+        digests[kind] = digest
+    return Images(registry.rstrip("/") or profile.registry, digests)
+
+
+def dressed(pipeline: Any, profile: Profile, taken: Images, *, rehearses: bool, environment: Mapping[str, str]) -> Any:
+    """The same pipeline with every task placed, sized and connected as the profile says.
+
+    rehearses: the base writes replay rows, so that ``rehearse`` needs its GPU. environment: of every pod, beside the profile's.
+    """
+    from kfp import dsl
+    from kfp.dsl.pipeline_context import Pipeline
+
+    @functools.wraps(pipeline.pipeline_func)
+    def traced(*arguments: Any, **named: Any) -> Any:
+        result = pipeline.pipeline_func(*arguments, **named)
+        for task in Pipeline.get_default_pipeline().tasks.values():
+            _dress(task, profile, taken, rehearses, {**profile.environment, **environment})
+        return result
+
+    spec = pipeline.component_spec
+    return dsl.pipeline(name=spec.name, description=spec.description)(traced)
+
+
+def _dress(task: Any, profile: Profile, taken: Images, rehearses: bool, environment: Mapping[str, str]) -> None:
+    step = task.component_spec.name
+    pod = profile.steps[step]
+    if step == "rehearse" and not rehearses:
+        pod = pod.model_copy(update={"gpu_count": 0, "node_selector": {}, "tolerations": [], "shm": ""})
+    kind: images.Kind = "gpu" if task.container_spec.image == images.reference("gpu") else "cpu"
+    task.set_container_image(taken.reference(kind))
+    _size(task, pod)
+    _place(task, pod, profile)
+    _connect(task, profile, environment)
+
+
+def _size(task: Any, pod: PodSettings) -> None:
+    from kfp import kubernetes
+
+    task.set_cpu_request(pod.cpu).set_cpu_limit(pod.cpu).set_memory_request(pod.memory).set_memory_limit(pod.memory)
+    if pod.gpu_count:
+        task.set_accelerator_type(pod.gpu_type).set_accelerator_limit(pod.gpu_count)
+    if pod.shm:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=pod.shm)
+    kubernetes.set_timeout(task, pod.timeout_seconds)
+    if pod.retries:
+        task.set_retry(
+            num_retries=pod.retries, backoff_duration=f"{pod.retry_wait_seconds}s", backoff_factor=pod.retry_factor,
+            backoff_max_duration=f"{pod.retry_longest_wait_seconds}s",
+        )  # fmt: skip
+
+
+def _place(task: Any, pod: PodSettings, profile: Profile) -> None:
+    from kfp import kubernetes
+
+    for label, value in pod.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in pod.tolerations:
+        kubernetes.add_toleration(task, **{k: v for k, v in toleration.as_parameter().items() if v})
+    for label, value in pod.labels.items():
+        kubernetes.add_pod_label(task, label, value)
+    if profile.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, profile.pull_secrets)
+    if profile.run_as_non_root:
+        kubernetes.set_security_context(task, run_as_non_root=True)
+
+
+def _connect(task: Any, profile: Profile, environment: Mapping[str, str]) -> None:
+    from kfp import kubernetes
+
+    home = profile.home
+    if home.claim:
+        kubernetes.mount_pvc(task, home.claim, home.mount_path, sub_path=home.sub_path)
+    else:
+        kubernetes.empty_dir_mount(task, "home", home.mount_path, size_limit=home.scratch)
+    for secret in profile.secrets:
+        kubernetes.use_secret_as_env(task, secret.name, {key: name for name, key in secret.keys.items()}, optional=secret.optional)  # fmt: skip
+    kubernetes.use_field_path_as_env(task, "RETAIN_RUN_ID", RUN_ID_FIELD)
+    fixed = {"RETAIN_HOME": home.mount_path, "MLFLOW_TRACKING_URI": profile.mlflow}
+    for name, value in sorted({**environment, **fixed}.items()):
+        task.set_env_variable(name, value)

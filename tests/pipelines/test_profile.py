@@ -1,0 +1,262 @@
+"""Profiles: what they put on every pod, checked in the compiled spec, and what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from retain.errors import ConfigError, UsageError
+from retain.resolve.recipe import Recipe
+from retain.resolve.recipe import load as recipe
+from retain_pipelines import compiling, pods, profile
+
+DIGESTS = {"cpu": "sha256:" + "a" * 64, "gpu": "sha256:" + "b" * 64}
+IMAGES = pods.Images("registry.example.com/ml", DIGESTS)
+SMALL: dict[str, Any] = {"mlflow": "http://mlflow:5000"}
+
+
+def parsed(values: dict[str, Any], tmp_path: Path) -> profile.Profile:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(values))
+    return profile.load(str(tmp_path / "p.yaml"))
+
+
+@pytest.fixture(scope="module")
+def quickstart() -> Recipe:
+    return recipe("quickstart")
+
+
+class Pods:
+    """A compiled pipeline by executor: its container, its pod's settings and its task."""
+
+    def __init__(self, spec: dict[str, Any], platform: dict[str, Any]) -> None:
+        self.spec, self.platform = spec, platform
+
+    def container(self, step: str) -> dict[str, Any]:
+        return self.spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+
+    def pod(self, step: str) -> dict[str, Any]:
+        return self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{step}"]
+
+    def environment(self, step: str) -> dict[str, str]:
+        return {entry["name"]: entry["value"] for entry in self.container(step)["env"]}
+
+    def names(self) -> list[str]:
+        return [name.removeprefix("exec-") for name in self.spec["deploymentSpec"]["executors"]]
+
+
+def built(values: dict[str, Any], tmp_path: Path, wanted: Recipe, name: str = "finetune-without-forgetting") -> Pods:
+    return Pods(*compiling.with_profile(name, parsed(values, tmp_path), IMAGES, wanted))
+
+
+@pytest.fixture(scope="module")
+def spot(quickstart: Recipe) -> Pods:
+    return Pods(*compiling.with_profile("finetune-without-forgetting", profile.load("spot"), IMAGES, quickstart))
+
+
+def test_three_profiles_are_shipped_and_load() -> None:
+    assert set(profile.profiles()) == {"default", "spot", "airgapped"}
+    for name in profile.profiles():
+        assert set(profile.load(name).steps) == set(profile.STEPS)
+
+
+@pytest.mark.parametrize("name", ["default", "spot", "airgapped"])
+@pytest.mark.parametrize("pipeline", list(compiling.PIPELINES))
+def test_every_pipeline_compiles_with_every_profile_against_the_protos(
+    name: str, pipeline: str, quickstart: Recipe
+) -> None:
+    spec, platform = compiling.with_profile(pipeline, profile.load(name), IMAGES, quickstart)
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(executors) == set(spec["deploymentSpec"]["executors"])
+    for label, config in executors.items():
+        json_format.ParseDict(config, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+        container = spec["deploymentSpec"]["executors"][label]["container"]
+        assert "@sha256:" in container["image"], label
+        assert container["resources"]["resourceMemoryLimit"], label
+        assert container["resources"]["resourceCpuLimit"], label
+        assert config["activeDeadlineSeconds"], label
+        assert config["securityContext"] == {"runAsNonRoot": True}
+        if "accelerator" in container["resources"]:
+            assert config["tolerations"], label
+        assert not [e for e in container["env"] if profile.SECRET_NAME.search(e["name"])], label
+
+
+def test_the_gpu_steps_get_a_gpu_and_its_surroundings(spot: Pods) -> None:
+    assert spot.container("train")["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
+    assert spot.container("train")["resources"]["accelerator"]["resourceCount"] == "1"
+    pod = spot.pod("train")
+    assert pod["nodeSelector"] == {"labels": {"retain/pool": "spot"}}
+    assert [t["key"] for t in pod["tolerations"]] == ["nvidia.com/gpu", "retain/spot"]
+    assert {"medium": "Memory", "mountPath": "/dev/shm", "sizeLimit": "8Gi", "volumeName": "shm"} in pod[
+        "emptyDirMounts"
+    ]
+    for step in ("resolve", "validate", "gate", "publish", "stop"):
+        assert "accelerator" not in spot.container(step)["resources"], step
+        assert "retain-cpu:" in spot.container(step)["image"]
+
+
+def test_merge_has_an_entry_of_its_own_the_gpu_image_on_a_cpu_node(spot: Pods) -> None:
+    assert (
+        spot.container("merge")["image"]
+        == f"registry.example.com/ml/retain-gpu:{pods.images.version()}@{DIGESTS['gpu']}"
+    )
+    assert "accelerator" not in spot.container("merge")["resources"]
+    assert "nodeSelector" not in spot.pod("merge")
+
+
+def test_rehearse_has_a_gpu_only_where_the_recipe_wants_it(spot: Pods) -> None:
+    assert "accelerator" not in spot.container("rehearse")["resources"]
+    assert "tolerations" not in spot.pod("rehearse")
+    wanted = recipe("quickstart", ["data.replay.source=generated"])
+    spec = Pods(*compiling.with_profile("finetune-without-forgetting", profile.load("spot"), IMAGES, wanted))
+    assert "accelerator" in spec.container("rehearse")["resources"]
+
+
+def test_every_pod_knows_the_run_the_tracker_and_its_home(spot: Pods) -> None:
+    for step in spot.names():
+        pod, environment = spot.pod(step), spot.environment(step)
+        assert pod["fieldPathAsEnv"] == [{"name": "RETAIN_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
+        assert (environment["MLFLOW_TRACKING_URI"], environment["RETAIN_HOME"]) == (
+            "http://retain-mlflow:5000",
+            "/retain",
+        )
+        assert environment["MLFLOW_EXPERIMENT_NAME"] == "retain"
+        assert pod["pvcMount"][0]["mountPath"] == "/retain"
+        assert pod["secretAsEnv"][0]["secretName"] == "retain-s3"
+
+
+def test_retries_are_for_lost_pods_never_for_answers(spot: Pods) -> None:
+    tasks = spot.spec["root"]["dag"]["tasks"]
+    assert tasks["train"]["retryPolicy"] == {"maxRetryCount": 10, "backoffDuration": "120s", "backoffFactor": 2.0, "backoffMaxDuration": "3600s"}  # fmt: skip
+    for step in ("resolve", "validate", "template", "mix", "gate"):
+        assert "retryPolicy" not in tasks[step], step
+    for name, component in spot.spec["components"].items():
+        for key, task in component.get("dag", {}).get("tasks", {}).items():
+            assert key == "publish" or "retryPolicy" not in task, name
+
+
+# Setting in a profile → how it looks in the compiled spec of `train`.
+KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
+    "cpu": ({"cpu": "7"}, lambda p: p.container("train")["resources"]["resourceCpuLimit"] == "7"),
+    "memory": ({"memory": "77Gi"}, lambda p: p.container("train")["resources"]["resourceMemoryLimit"] == "77Gi"),
+    "gpu_count": ({"gpu_count": 4}, lambda p: p.container("train")["resources"]["accelerator"]["resourceCount"] == "4"),
+    "gpu_type": ({"gpu_type": "nvidia.com/mig-3g.40gb"}, lambda p: p.container("train")["resources"]["accelerator"]["resourceType"] == "nvidia.com/mig-3g.40gb"),
+    "node_selector": ({"node_selector": {"a": "b"}}, lambda p: p.pod("train")["nodeSelector"]["labels"] == {"a": "b"}),
+    "tolerations": ({"tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]}, lambda p: p.pod("train")["tolerations"] == [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]),
+    "shm": ({"shm": "3Gi"}, lambda p: p.pod("train")["emptyDirMounts"][0]["sizeLimit"] == "3Gi"),
+    "timeout_seconds": ({"timeout_seconds": 99}, lambda p: p.pod("train")["activeDeadlineSeconds"] == "99"),
+    "retries": ({"retries": 5}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["maxRetryCount"] == 5),
+    "retry_wait_seconds": ({"retries": 5, "retry_wait_seconds": 7}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["backoffDuration"] == "7s"),
+    "retry_factor": ({"retries": 5, "retry_factor": 3.5}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["backoffFactor"] == 3.5),
+    "retry_longest_wait_seconds": ({"retries": 5, "retry_longest_wait_seconds": 70}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["backoffMaxDuration"] == "70s"),
+    "labels": ({"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}, lambda p: p.pod("train")["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpus"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_setting_of_a_pod_reaches_the_spec(knob: str, tmp_path: Path, quickstart: Recipe) -> None:
+    change, holds = KNOBS[knob]
+    usual = {"gpu_count": 1, "memory": "64Gi", "tolerations": [{"key": "nvidia.com/gpu"}]}
+    assert holds(built({**SMALL, "steps": {"train": {**usual, **change}}}, tmp_path, quickstart))
+    before = built({**SMALL, "steps": {"train": usual}}, tmp_path, quickstart)
+    try:
+        assert not holds(before)
+    except KeyError:
+        pass
+
+
+def test_every_setting_has_its_test() -> None:
+    assert set(KNOBS) == set(profile.PodSettings.model_fields)
+
+
+def test_settings_of_the_whole_profile_reach_every_pod(tmp_path: Path, quickstart: Recipe) -> None:
+    values = {
+        **SMALL, "pull_secrets": ["pull"], "environment": {"HTTPS_PROXY": "http://proxy:3128"}, "run_as_non_root": False,
+        "secrets": [{"name": "s", "keys": {"HF_TOKEN": "token"}, "optional": True}], "home": {"mount_path": "/data", "scratch": "9Gi"},
+    }  # fmt: skip
+    found = built(values, tmp_path, quickstart, "regression-gate")
+    for step in found.names():
+        pod = found.pod(step)
+        assert pod["imagePullSecret"][0]["secretName"] == "pull"
+        assert found.environment(step)["HTTPS_PROXY"] == "http://proxy:3128"
+        assert "securityContext" not in pod
+        assert pod["secretAsEnv"][0]["keyToEnv"] == [{"secretKey": "token", "envVar": "HF_TOKEN"}]
+        assert pod["secretAsEnv"][0]["optional"] is True
+        assert pod["emptyDirMounts"] == [{"volumeName": "home", "mountPath": "/data", "sizeLimit": "9Gi"}]
+        assert "pvcMount" not in pod
+    claim = {"claim": "c", "sub_path": "team", "mount_path": "/data"}
+    mounted = built({**SMALL, "home": claim}, tmp_path, quickstart, "regression-gate").pod("gate")["pvcMount"][0]
+    assert (mounted["constant"], mounted["mountPath"], mounted["subPath"]) == ("c", "/data", "team")
+
+
+GPU = {"gpu_count": 1, "tolerations": [{"key": "nvidia.com/gpu"}]}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "gpu without toleration": ({"steps": {"train": {"gpu_count": 1}}}, "a GPU without a toleration"),
+    "gpu on the cpu image": ({"steps": {"gate": GPU}}, "a GPU would stand idle"),
+    "unknown key": ({"registri": "x"}, "did you mean 'registry'"),
+    "unknown step": ({"steps": {"trian": {}}}, "did you mean 'train'"),
+    "unknown setting of a step": ({"steps": {"train": {"gpu_cuont": 1}}}, "did you mean 'gpu_count'"),
+    "unknown default": ({"defaults": {"memry": "1Gi"}}, "did you mean 'memory'"),
+    "retry of a verdict": ({"steps": {"gate": {"retries": 1}}}, "an answer is not asked for twice"),
+    "retry by default": ({"defaults": {"retries": 1}}, "an answer is not asked for twice"),
+    "RWO, any node": ({"home": {"claim": "c", "access_mode": "ReadWriteOnce"}}, "one node only can have it"),
+    "RWO, two nodes": (
+        {"home": {"claim": "c", "access_mode": "ReadWriteOnce"}, "defaults": {"node_selector": {profile.HOST_LABEL: "n1"}}, "steps": {"train": {"node_selector": {profile.HOST_LABEL: "n2"}}}},
+        "run on n1, n2",
+    ),
+    "secret in the environment": ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "looks like a secret"),
+    "password in an address": ({"environment": {"HTTPS_PROXY": "http://me:pw@proxy"}}, "looks like a secret"),
+    "a variable of ours": ({"environment": {"RETAIN_RUN_ID": "x"}}, "is set by retain itself"),
+    "no name of a variable": ({"environment": {"a-b": "x"}}, "no name of a variable"),
+    "shm above memory": ({"steps": {"train": {"memory": "4Gi", "shm": "8Gi"}}}, "more than the memory"),
+    "no quantity": ({"steps": {"train": {"memory": "4 GB"}}}, "no Kubernetes quantity"),
+    "a short digest": ({"digests": {"cpu": "sha256:abc"}}, "digests"),
+    "a step that is no group": ({"steps": {"train": 3}}, "a group of settings is wanted"),
+    "mlflow with a password": ({"mlflow": "http://me:pw@mlflow"}, "mlflow"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_run_is_refused_with_its_reason(case: str, tmp_path: Path) -> None:
+    change, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message) as caught:
+        parsed({**SMALL, **change}, tmp_path)
+    assert "profile" in str(caught.value)
+
+
+def test_rwo_is_fine_where_one_node_runs_everything(tmp_path: Path) -> None:
+    one = {
+        "home": {"claim": "c", "access_mode": "ReadWriteOnce"},
+        "defaults": {"node_selector": {profile.HOST_LABEL: "n1"}},
+    }
+    assert parsed({**SMALL, **one}, tmp_path).steps["train"].node_selector == {profile.HOST_LABEL: "n1"}
+
+
+def test_an_unknown_profile_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'airgapped'"):
+        profile.load("air-gapped")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ConfigError, match="this profile is empty"):
+        profile.load(str(tmp_path / "empty.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        profile.load(str(tmp_path / "bad.yaml"))
+
+
+def test_images_need_a_registry_and_both_digests() -> None:
+    settings = profile.load("default")
+    for flags in (None, [f"cpu={DIGESTS['cpu']}"]):
+        with pytest.raises(UsageError, match="without a registry and a digest"):
+            pods.images_of(settings, "registry.example.com", flags).check()
+    with pytest.raises(UsageError, match="without a registry"):
+        pods.images_of(settings, "", [f"{kind}={sha}" for kind, sha in DIGESTS.items()]).check()
+    for flag in ("cpu=latest", "tpu=sha256:" + "a" * 64, "sha256:" + "a" * 64, "cpu=sha256:" + "z" * 64):
+        with pytest.raises(ConfigError, match="--image-digest takes KIND=DIGEST"):
+            pods.images_of(settings, "r", [flag])
+    taken = pods.images_of(profile.load("airgapped"), "", [f"{kind}={sha}" for kind, sha in DIGESTS.items()])
+    taken.check()
+    assert taken.reference("cpu") == f"registry.internal/retain/retain-cpu:{pods.images.version()}@{DIGESTS['cpu']}"
