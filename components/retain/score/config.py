@@ -25,6 +25,11 @@ class TaskSpec(StepConfig):
     num_fewshot: int | Literal["task"] = Field(
         default="task", description="solved examples shown before each item; task keeps the number the task itself states"
     )  # fmt: skip
+    fewshot: Literal["task", "first"] = Field(
+        default="task",
+        description="which examples: as the task draws them (anew for each item, by default), or the first ones of its pool for "
+        "every item, which are then computed once for the whole task",
+    )
     limit: int = Field(default=0, ge=0, description="items of each leaf task, from its first on; 0 takes all")
     seed: int = Field(default=1234, ge=0, description="seed of the choice of few-shot examples (lm-eval's default)")
     metric: str = Field(default="", description="the metric a gate decides on; empty takes the first the task lists")

@@ -42,7 +42,7 @@ class Engine(LM):
         depth = selfcheck.deepest_tree(model.config)
         tree = attention == "auto" and depth > 0
         self.scorer = forward.Scorer(model, max_length=self.max_length, budget=batch_tokens, tree=tree, max_depth=depth)
-        self._checked = not tree
+        self._checked: set[bool] = set()
 
     # ------------------------------------------------------------------ lm-eval's three questions
     def loglikelihood(self, requests: Sequence[Instance], **_: Any) -> list[tuple[float, bool]]:
@@ -141,9 +141,13 @@ class Engine(LM):
         return [Request(tuple(before), tuple(after), (owner, k)) for k, (before, after) in enumerate(parts)]
 
     def _check_once(self, requests: Sequence[Request]) -> None:
-        if not self._checked and requests:
+        """The self-check, once without and once with a prefix (fixed few-shot examples), when first needed."""
+        if not self.scorer.tree or not requests:
+            return
+        kind = bool(self.scorer.plan(requests).prefix)
+        if kind not in self._checked:
             self.scorer.tree = selfcheck.agrees(self.scorer, requests)
-            self._checked = True
+            self._checked.add(kind)
 
     # ------------------------------------------------------------------ chat template
     @property

@@ -75,7 +75,7 @@ class Run:
         items = [[leaf.doc_id(number), tasks.doc_hash(doc)] for number, doc in leaf.docs()]
         key = {
             **self._key(), "task": leaf.benchmark, "stratum": leaf.stratum, "version": leaf.version, "items": digest.of_json(items),
-            "definition": tasks.definition(leaf), "num_fewshot": leaf.num_fewshot, "fewshot_seed": leaf.spec.seed, "lm_eval": version("lm_eval"),
+            "definition": tasks.definition(leaf), "num_fewshot": leaf.num_fewshot, "fewshot_seed": leaf.spec.seed, "fewshot": leaf.spec.fewshot, "lm_eval": version("lm_eval"),
             "chat": config.apply_chat_template, "multiturn": config.fewshot_as_multiturn, "system_text": config.system_text,
         }  # fmt: skip
         facts = {"version": leaf.version, "num_fewshot": leaf.num_fewshot, "fewshot_seed": leaf.spec.seed}

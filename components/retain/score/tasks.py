@@ -133,8 +133,16 @@ def _prepared(task: Any, spec: TaskSpec, config: ScoreConfig) -> Any:
             "this benchmark runs the model's answers as programs", where=f"task {task.task_name}",
             fix="set score.run_code: true in a place where that does no harm",
         )  # fmt: skip
+    if spec.fewshot == "first":
+        task.sampler = _first(task)
     task.set_fewshot_seed(seed=spec.seed)
     return task
+
+
+def _first(task: Any) -> Any:
+    from lm_eval.api.samplers import get_sampler
+
+    return get_sampler("first_n")(list(task.fewshot_docs()))
 
 
 def _refuse_twice(leaves: list[Leaf]) -> None:

@@ -155,7 +155,7 @@ def test_every_setting_is_in_the_cache_key(knob: str, tiny_llama: Path, tiny_tas
     assert digest.of_json(one) != digest.of_json(two)
 
 
-@pytest.mark.parametrize("change", [{"num_fewshot": 2}, {"limit": 4}, {"seed": 5}])
+@pytest.mark.parametrize("change", [{"num_fewshot": 2}, {"limit": 4}, {"seed": 5}, {"fewshot": "first"}])
 def test_every_task_setting_is_in_the_cache_key(change: dict[str, Any], tiny_llama: Path, tiny_tasks: Path) -> None:
     from retain.score.run import Run
 
@@ -234,3 +234,11 @@ def test_a_task_whose_data_cannot_be_reached(tiny_llama: Path, tmp_path: Path) -
     settings = ScoreConfig(tasks=[TaskSpec(name="far")], include_path=[str(tmp_path)])
     with pytest.raises(EnvironmentFault, match="cannot be reached"):
         score(settings, tiny_llama, tmp_path / "scores")
+
+
+def test_fixed_examples_are_the_first_of_the_pool_for_every_item(tiny_tasks: Path) -> None:
+    from retain.score import tasks
+
+    settings = config(tiny_tasks, tasks=[TaskSpec(name="tiny_answer", num_fewshot=2, fewshot="first")])
+    contexts = {request.arguments[0] for request in tasks.build_requests(tasks.load(settings)[0], settings, None, "")}
+    assert len({context.rsplit("\n\n", 1)[0] for context in contexts}) == 1
