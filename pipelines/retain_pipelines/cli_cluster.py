@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -226,7 +227,7 @@ def delete(name: Named, host: Host, namespace: Namespace = "") -> None:
     schedules.delete(_server(host, namespace), name)
 
 
-VERBS = {
+VERBS: dict[Callable[..., None], str] = {
     submit: "retain submit quickstart --host https://kubeflow.example.com/pipeline --namespace team --wait",
     follow: "retain follow 3f0c… --host https://kubeflow.example.com/pipeline",
     upload: "retain upload --host https://kubeflow.example.com/pipeline --namespace team",

@@ -92,6 +92,7 @@ def finetune(
     decision = gate(
         config=start.outputs["gate"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"],
         history=tuned.outputs["history"], rejects=rows.outputs["rejects"], mixture=mixed.outputs["mixture"], preview=tokens.outputs["preview"],
+        dataset=rows.outputs["dataset"],
         recipe=start.outputs["recipe"],
     ).set_caching_options(False)  # fmt: skip
     ending = decision.outputs["Output"]

@@ -40,7 +40,7 @@ class Images:
 
 def images_of(profile: Profile, registry: str, flags: list[str] | None) -> Images:
     """The profile's images, with ``--registry`` and ``--image-digest KIND=sha256:…`` laid over them."""
-    digests: dict[str, str] = dict(profile.digests)
+    digests: dict[str, str] = {str(kind): digest for kind, digest in profile.digests.items()}
     for flag in flags or []:
         kind, _, digest = flag.partition("=")
         if kind not in KINDS or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):

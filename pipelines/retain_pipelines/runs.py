@@ -81,7 +81,7 @@ def _outcome(code: int, message: str, folder: Path, cached: list[str]) -> Outcom
         (folder / "report.html").write_bytes(report.read_bytes())
     published = _last(folder, "publish/published")
     return Outcome(
-        code, message, folder, verdict, folder / "report.html" if report else None,
+        code or int(verdict.get("exit_code", 0)), message, folder, verdict, folder / "report.html" if report else None,
         json.loads(published.read_text(encoding="utf-8")) if published else {}, cached,
     )  # fmt: skip
 

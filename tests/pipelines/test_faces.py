@@ -7,7 +7,20 @@ import pytest
 
 COMPONENTS = Path(__file__).resolve().parents[2] / "components" / "retain"
 FACES = sorted(COMPONENTS.glob("*/component.py"))
-STEPS = {"resolve", "pair", "validate", "rehearse", "template", "mix", "train", "merge", "score", "gate", "publish", "stop"}
+STEPS = {
+    "resolve",
+    "pair",
+    "validate",
+    "rehearse",
+    "template",
+    "mix",
+    "train",
+    "merge",
+    "score",
+    "gate",
+    "publish",
+    "stop",
+}
 LOGIC = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.Lambda, ast.FunctionDef)
 
 

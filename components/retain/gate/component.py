@@ -18,6 +18,7 @@ def gate(
     rejects: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     mixture: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     preview: Optional[dsl.Input[dsl.HTML]] = None,  # noqa: UP045
+    dataset: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     recipe: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
 ) -> str:
     """Decide on paired per-item differences whether the candidate may be published.
@@ -32,6 +33,7 @@ def gate(
         rejects: refused rows, for the report.
         mixture: what was trained on, for the report.
         preview: rendered rows with their loss mask, for the report.
+        dataset: checked rows, for the report's examples.
         recipe: the resolved recipe, for the report.
 
     Returns:
@@ -49,5 +51,6 @@ def gate(
         rejects=path_of(rejects),
         mixture=path_of(mixture),
         preview=path_of(preview),
+        dataset=path_of(dataset),
         recipe=path_of(recipe),
     )
