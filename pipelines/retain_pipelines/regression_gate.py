@@ -33,6 +33,16 @@ def arguments(recipe: Recipe, candidate: str, revision: str = "") -> dict[str, A
     }  # fmt: skip
 
 
+def decide(config: Any, base_scores: Any, candidate_scores: Any) -> None:
+    """The gate and the task that the run ends in, inside a pipeline."""
+    decision = gate(config=config, base_scores=base_scores, candidate_scores=candidate_scores).set_caching_options(
+        False
+    )
+    for name in ("passed", *STOPS):
+        with dsl.If(decision.outputs["Output"] == ("publish" if name == "passed" else name), name=name):
+            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)
+
+
 _SHORT = short_form(load("quickstart"))
 DEFAULTS: dict[str, Any] = {**_SHORT, **_without_target(_SHORT)}
 
@@ -73,11 +83,4 @@ def regression_gate(
     after = score(config=start.outputs["score"], base=start.outputs["candidate"], role="candidate").set_display_name(
         "score-candidate"
     )
-    decision = gate(
-        config=start.outputs["gate"],
-        base_scores=before.outputs["scores"],
-        candidate_scores=after.outputs["scores"],
-    ).set_caching_options(False)
-    for name in ("passed", *STOPS):
-        with dsl.If(decision.outputs["Output"] == ("publish" if name == "passed" else name), name=name):
-            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)
+    decide(start.outputs["gate"], before.outputs["scores"], after.outputs["scores"])

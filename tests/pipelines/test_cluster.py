@@ -511,7 +511,7 @@ def test_a_single_user_server_needs_no_namespace(world: World, host: str, packag
 
 
 @pytest.fixture
-def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811 pytest hands the fixture in by its name
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
     values = {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "very-secret"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)

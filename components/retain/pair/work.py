@@ -43,7 +43,12 @@ def settings(form: Mapping[str, Any]) -> Recipe:
             if (form[name] or {}).get(key, value) != value:
                 raise ConfigError(f"{name}: '{key}' can only be '{value}' here", got=form[name][key], fix="compare on benchmarks; a target needs the rows of a training recipe")  # fmt: skip
     # train_method: how the candidate was trained is not known; a full tune flips the most items, so it is planned for.
-    shared = {"base_model": form["base_model"] or "-", "data_id": "-", "train_method": "full"}
+    shared = {
+        "base_model": form["base_model"] or "-",
+        "data_id": "-",
+        "data_settings": {"datasets.0.split": "train"},
+        "train_method": "full",
+    }
     heads = {name: form[name] for name in ("gate_max_drop", "score_benchmarks")}
     return from_form({**shared, **heads, **merged})
 
