@@ -64,7 +64,9 @@ def run(
     epilog="Example: retain compile --profile spot --registry registry.example.com/ml --image-digest cpu=sha256:… --image-digest gpu=sha256:… --out build"
 )
 def compile(
-    out: Annotated[Path, typer.Option(help="Folder that takes the YAML files.")] = Path("pipelines/compiled"),
+    out: Annotated[
+        str, typer.Option(help="Folder that takes the YAML files; empty: pipelines/compiled, or compiled-PROFILE.")
+    ] = "",
     profile: Annotated[
         str,
         typer.Option(help="How pods run: default, spot, airgapped, or the path of one; empty: no cluster's settings."),
@@ -84,11 +86,11 @@ def compile(
     if profile:
         settings = profiles.load(profile)
         taken = pods.images_of(settings, registry, image_digest)
-        paths = compiling.compile_for(out, settings, taken, load(recipe))
+        paths = compiling.compile_for(Path(out or f"compiled-{Path(profile).stem}"), settings, taken, load(recipe))
     elif registry or image_digest:
         raise UsageError("--registry and --image-digest need --profile", fix="name a profile: default, spot, airgapped")
     else:
-        paths = compiling.compile_all(out)
+        paths = compiling.compile_all(Path(out or "pipelines/compiled"))
     written = [str(path) for path in paths]
     emit(written, json, "\n".join(written))
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retain.errors import ConfigError, Interrupted
+from retain.errors import ConfigError, EnvironmentFault, Interrupted
 from retain_pipelines.cli_steps import Json, Recipe, Set
 
 Host = Annotated[
@@ -124,6 +124,9 @@ def _follow(server: Any, run_id: str, pipeline: str, artifacts: str, poll: float
 
     try:
         ended = cluster.follow(server, run_id, show=_say, poll=poll)
+    except EnvironmentFault:
+        _say(f"`retain follow {run_id}` looks again; nothing was done to the run")
+        raise
     except KeyboardInterrupt:
         raise Interrupted("no longer followed; the run goes on", where=cluster.link(server, run_id), fix=f"`retain follow {run_id}` looks on") from None  # fmt: skip
     if artifacts and ended.ending:

@@ -103,6 +103,8 @@ def _addresses(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in (arguments.get("data_settings") or {}).items():
         if key.startswith("datasets.") and key.endswith(".path"):
             yield f"data_settings.{key}", value
+    for folder in filter(None, str((arguments.get("score_settings") or {}).get("include_path", "")).split(", ")):
+        yield "score_settings.include_path", folder
 
 
 def submit(server: Server, package: Package, profile: Profile, *, experiment: str, name: str = "") -> str:

@@ -5,8 +5,9 @@ server is asked whether the thing is there, so that nothing is made twice or lef
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from retain.errors import ConfigError, EnvironmentFault, RetainError, UsageError
@@ -16,6 +17,7 @@ T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 PATIENCE_SECONDS = 30.0  # how long a question is asked again
 PAGE = 100
+LOOKS, LOOK_SECONDS = 3, 2.0  # for what was sent and not answered
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 LOGIN_FIX = "set RETAIN_KFP_TOKEN, RETAIN_KFP_COOKIE, or RETAIN_KFP_USERNAME and RETAIN_KFP_PASSWORD; an old session or token has to be renewed"
 
@@ -26,6 +28,10 @@ class Away(EnvironmentFault):
 
 class Gone(EnvironmentFault):
     """The server answers, and has no such thing."""
+
+
+class Unknown(EnvironmentFault):
+    """The answer was lost, and the server cannot be asked: what was sent may have been done."""
 
 
 class Server:
@@ -80,10 +86,21 @@ class Server:
         try:
             return self.tell(what, call, *arguments, **named)
         except Away as lost:
-            found = there()
+            found = self._made_after_all(what, there)
             if found is None:
                 raise EnvironmentFault(lost.what, where=lost.where, got=lost.got, fix="nothing was created; start again when the server is well") from None  # fmt: skip
             return found
+
+    def _made_after_all(self, what: str, there: Callable[[], T | None]) -> T | None:
+        """Looked for more than once: a slow server may still be at work on what it did not answer."""
+        try:
+            for _ in range(LOOKS):
+                if (found := there()) is not None:
+                    return found
+                time.sleep(LOOK_SECONDS)
+        except Away as away:
+            raise Unknown(f"the answer was lost, and the server is away ({what})", where=self.host, got=away.got, fix="look in the UI whether it was created before you start again") from None  # fmt: skip
+        return None
 
     def named(self, what: str, call: Callable[..., Any], field: str, name: str, **where: Any) -> Any | None:
         """The newest thing whose ``display_name`` is ``name``, or None."""
@@ -125,9 +142,10 @@ class Server:
         identity, made = self.experiment(name)
         try:
             yield identity
-        except RetainError:
-            if made:
-                self.tell("removing the empty experiment", self.experiments.experiment_service_delete_experiment, identity)  # fmt: skip
+        except RetainError as error:
+            if made and not isinstance(error, Unknown):
+                with suppress(EnvironmentFault):  # the first fault is the one to tell; an empty experiment harms nobody
+                    self.ask("removing the empty experiment", self.experiments.experiment_service_delete_experiment, identity)  # fmt: skip
             raise
 
     def identity(self, found: Any, field: str) -> str:

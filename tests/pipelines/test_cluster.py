@@ -37,6 +37,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TOKEN", "TOKEN_FILE", "COOKIE", "USERNAME", "PASSWORD", "HEADER", "CA", "HOST", "NAMESPACE"):
         monkeypatch.delenv(f"RETAIN_KFP_{name}", raising=False)
     monkeypatch.delenv("KF_PIPELINES_SA_TOKEN_PATH", raising=False)
+    monkeypatch.setattr("retain_pipelines.server.LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -106,6 +107,13 @@ def test_the_exit_code_is_read_from_the_final_task(
     world.end = "SUCCEEDED" if name in cluster.GREEN else "FAILED"
     found = ended(world, host, finetune)
     assert (found.exit_code, found.ending, found.state) == (FINALS[name], name, world.end)
+
+
+def test_a_closed_gate_that_ends_green_is_closed_all_the_same(
+    world: World, host: str, finetune: cluster.Package
+) -> None:
+    world.script = ending("stop-regressed", "SUCCEEDED")
+    assert ended(world, host, finetune).exit_code == 3
 
 
 def test_a_closed_gate_on_the_command_line(world: World, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +234,15 @@ def test_a_lost_answer_makes_nothing_twice(
     assert sum(asked == ("POST", "/pipeline/apis/v2beta1/runs") for asked in world.asked) == 1
 
 
+def test_a_lost_answer_of_a_server_that_stays_away_is_said_and_nothing_is_taken_away(
+    world: World, host: str, package: cluster.Package
+) -> None:
+    world.faults = [Fault("POST", r"/runs$", "drop", after=True), Fault("GET", r"/runs$", 503, times=99)]
+    with pytest.raises(EnvironmentFault, match="look in the UI"):
+        cluster.submit(server(host, patience=0.1), package, _settings(), experiment="e")
+    assert (len(world.experiments), len(world.runs)) == (1, 1)
+
+
 def test_a_server_that_is_not_there(package: cluster.Package) -> None:
     with pytest.raises(EnvironmentFault, match="was not reached") as caught:
         cluster.submit(server("http://127.0.0.1:9", patience=0.3), package, _settings(), experiment="e")
@@ -280,6 +297,10 @@ def test_bad_input_never_reaches_the_server(
         (["quickstart", *IMAGES, "--candidate", "s3://a/b"], "--candidate is for"),
         ([str(recipe), *IMAGES], "a pod does not see this machine's files"),
         ([str(hub), *IMAGES], "no way to the hub"),
+        (
+            ["quickstart", *IMAGES, "--set", "score.include_path=[/home/me/tasks]"],
+            "score_settings.include_path: a pod does not see",
+        ),
     ]
     for words, said in cases:
         code, _, err = retain(monkeypatch, "submit", *words, "--host", host, *PLACE)
