@@ -140,21 +140,21 @@ def test_retries_are_for_lost_pods_never_for_answers(spot: Pods) -> None:
             assert key == "publish" or "retryPolicy" not in task, name
 
 
-# Setting in a profile → how it looks in the compiled spec of `train`.
+# Setting in a profile → how it looks in the compiled spec of `score`.
 KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
-    "cpu": ({"cpu": "7"}, lambda p: p.container("train")["resources"]["resourceCpuLimit"] == "7"),
-    "memory": ({"memory": "77Gi"}, lambda p: p.container("train")["resources"]["resourceMemoryLimit"] == "77Gi"),
-    "gpu_count": ({"gpu_count": 4}, lambda p: p.container("train")["resources"]["accelerator"]["resourceCount"] == "4"),
-    "gpu_type": ({"gpu_type": "nvidia.com/mig-3g.40gb"}, lambda p: p.container("train")["resources"]["accelerator"]["resourceType"] == "nvidia.com/mig-3g.40gb"),
-    "node_selector": ({"node_selector": {"a": "b"}}, lambda p: p.pod("train")["nodeSelector"]["labels"] == {"a": "b"}),
-    "tolerations": ({"tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]}, lambda p: p.pod("train")["tolerations"] == [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]),
-    "shm": ({"shm": "3Gi"}, lambda p: p.pod("train")["emptyDirMounts"][0]["sizeLimit"] == "3Gi"),
-    "timeout_seconds": ({"timeout_seconds": 99}, lambda p: p.pod("train")["activeDeadlineSeconds"] == "99"),
-    "retries": ({"retries": 5}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["maxRetryCount"] == 5),
-    "retry_wait_seconds": ({"retries": 5, "retry_wait_seconds": 7}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["backoffDuration"] == "7s"),
-    "retry_factor": ({"retries": 5, "retry_factor": 3.5}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["backoffFactor"] == 3.5),
-    "retry_longest_wait_seconds": ({"retries": 5, "retry_longest_wait_seconds": 70}, lambda p: p.spec["root"]["dag"]["tasks"]["train"]["retryPolicy"]["backoffMaxDuration"] == "70s"),
-    "labels": ({"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}, lambda p: p.pod("train")["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpus"}),
+    "cpu": ({"cpu": "7"}, lambda p: p.container("score")["resources"]["resourceCpuLimit"] == "7"),
+    "memory": ({"memory": "77Gi"}, lambda p: p.container("score")["resources"]["resourceMemoryLimit"] == "77Gi"),
+    "gpu_count": ({"gpu_count": 4}, lambda p: p.container("score")["resources"]["accelerator"]["resourceCount"] == "4"),
+    "gpu_type": ({"gpu_type": "nvidia.com/mig-3g.40gb"}, lambda p: p.container("score")["resources"]["accelerator"]["resourceType"] == "nvidia.com/mig-3g.40gb"),
+    "node_selector": ({"node_selector": {"a": "b"}}, lambda p: p.pod("score")["nodeSelector"]["labels"] == {"a": "b"}),
+    "tolerations": ({"tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]}, lambda p: p.pod("score")["tolerations"] == [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]),
+    "shm": ({"shm": "3Gi"}, lambda p: p.pod("score")["emptyDirMounts"][0]["sizeLimit"] == "3Gi"),
+    "timeout_seconds": ({"timeout_seconds": 99}, lambda p: p.pod("score")["activeDeadlineSeconds"] == "99"),
+    "retries": ({"retries": 5}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["maxRetryCount"] == 5),
+    "retry_wait_seconds": ({"retries": 5, "retry_wait_seconds": 7}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["backoffDuration"] == "7s"),
+    "retry_factor": ({"retries": 5, "retry_factor": 3.5}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["backoffFactor"] == 3.5),
+    "retry_longest_wait_seconds": ({"retries": 5, "retry_longest_wait_seconds": 70}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["backoffMaxDuration"] == "70s"),
+    "labels": ({"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}, lambda p: p.pod("score")["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpus"}),
 }  # fmt: skip
 
 
@@ -162,8 +162,8 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
 def test_every_setting_of_a_pod_reaches_the_spec(knob: str, tmp_path: Path, quickstart: Recipe) -> None:
     change, holds = KNOBS[knob]
     usual = {"gpu_count": 1, "memory": "64Gi", "tolerations": [{"key": "nvidia.com/gpu"}]}
-    assert holds(built({**SMALL, "steps": {"train": {**usual, **change}}}, tmp_path, quickstart))
-    before = built({**SMALL, "steps": {"train": usual}}, tmp_path, quickstart)
+    assert holds(built({**SMALL, "steps": {"score": {**usual, **change}}}, tmp_path, quickstart, "regression-gate"))
+    before = built({**SMALL, "steps": {"score": usual}}, tmp_path, quickstart, "regression-gate")
     with contextlib.suppress(KeyError):
         assert not holds(before)
 
