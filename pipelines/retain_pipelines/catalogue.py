@@ -53,7 +53,7 @@ its exit code was), an unknown key.
 def steps(specs: Iterable[Mapping[str, Any]]) -> str:
     """The catalogue of steps."""
     rows = set()
-    for spec, name, component in ((spec, *item) for spec in specs for item in spec["components"].items()):
+    for spec, name, component in ((each, *item) for each in specs for item in each["components"].items()):
         if "executorLabel" not in component or name.rpartition("-")[2].isdigit():
             continue
         image = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]["image"].split(":")[0]
