@@ -25,7 +25,11 @@ def content_tag() -> str:
     """``<version>-<12 hex>`` over the installed sources: names a build, and is the cache key of a laptop's run."""
     sha = hashlib.sha256()
     for root in _source_roots():
-        for path in sorted(p for p in root.rglob("*") if p.is_file() and p.name.endswith(SOURCE_ENDINGS) and "__pycache__" not in p.parts):
+        for path in sorted(
+            p
+            for p in root.rglob("*")
+            if p.is_file() and p.name.endswith(SOURCE_ENDINGS) and "__pycache__" not in p.parts
+        ):
             sha.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return f"{version()}-{sha.hexdigest()[:12]}"
 

@@ -27,9 +27,18 @@ def run(
     with running(name), stage(name) as tracked:
         folder = Path(model) if model else base_folder(base)
         settings = parse(ScoreConfig, config, where="score")
-        result = score(settings, folder, Path(scores), dataset=Path(dataset) if dataset else None, cache=home() / "scores", role="candidate" if candidate else "base")
+        result = score(
+            settings,
+            folder,
+            Path(scores),
+            dataset=Path(dataset) if dataset else None,
+            cache=home() / "scores",
+            role="candidate" if candidate else "base",
+        )
         for task, facts in result.tasks.items():
-            say(f"  {task:<24} {facts['metric']:<14} {facts['mean']:.4f}  ({facts['n']} items{', known from before' if task in result.cached else ''})")
+            say(
+                f"  {task:<24} {facts['metric']:<14} {facts['mean']:.4f}  ({facts['n']} items{', known from before' if task in result.cached else ''})"
+            )
         means = numbers({task: facts["mean"] for task, facts in result.tasks.items()})
         write_json(Path(metrics), means)
         tracked.metrics({f"{'tuned' if candidate else 'base'}/{task}": mean for task, mean in means.items()})

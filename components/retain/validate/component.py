@@ -6,7 +6,14 @@ from retain.faces import on_cpu
 
 
 @on_cpu
-def validate(config: dict, sources: list, base: dict, dataset: dsl.Output[dsl.Dataset], rejects: dsl.Output[dsl.Dataset], report: dsl.Output[dsl.HTML]) -> None:
+def validate(
+    config: dict,
+    sources: list,
+    base: dict,
+    dataset: dsl.Output[dsl.Dataset],
+    rejects: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
+) -> None:
     """Read every file, find its shape, check every row; what is refused is kept with its reasons.
 
     Args:

@@ -12,12 +12,32 @@ from retain.validate.config import ValidateConfig
 from retain.validate.work import validate
 
 
-def run(config: Mapping[str, Any], sources: list[dict[str, Any]], base: Mapping[str, str], dataset: str, rejects: str, report: str) -> dict[str, Any]:
+def run(
+    config: Mapping[str, Any],
+    sources: list[dict[str, Any]],
+    base: Mapping[str, str],
+    dataset: str,
+    rejects: str,
+    report: str,
+) -> dict[str, Any]:
     with running("validate"), stage("validate") as tracked:
         specs, files = source_files(sources)
         for source in sources:
-            tracked.dataset(source["name"] or Path(source["path"]).name, source["digest"], context=source["part"], source=source["path"])
-        result = validate(parse(ValidateConfig, config, where="data.checks"), specs, files, base_folder(base), Path(dataset), Path(rejects), Path(report))
+            tracked.dataset(
+                source["name"] or Path(source["path"]).name,
+                source["digest"],
+                context=source["part"],
+                source=source["path"],
+            )
+        result = validate(
+            parse(ValidateConfig, config, where="data.checks"),
+            specs,
+            files,
+            base_folder(base),
+            Path(dataset),
+            Path(rejects),
+            Path(report),
+        )
         say(f"kept {result.rows} rows, refused {result.rejected}")
         for name, shape in result.detected.items():
             say(f"  {name}: {shape}")
