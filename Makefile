@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run test test-slow test-docker check bench compile docs locks clean
+.PHONY: help setup run test test-slow test-docker check bench evidence-methods compile docs locks clean
 help:      ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
 setup: $(VENV)/.ready ## a virtual environment with everything, from pinned versions
@@ -27,6 +27,8 @@ check: setup ## ruff, mypy and the rule of the faces
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/pipelines/test_faces.py
 bench: setup ## speed and memory beside a peer, in one run
 	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+evidence-methods: setup ## what each method learns and forgets, into pipelines/EVIDENCE.md (real data; goes on where it was killed)
+	$(BIN)/python tests/bench/evidence_methods.py --main-seeds 3
 compile: setup ## write the kept pipeline specs
 	$(BIN)/retain compile --out pipelines/compiled
 docs: setup ## write the generated pages
