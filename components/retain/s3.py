@@ -182,3 +182,12 @@ def sha256(uri: str) -> str:
         for chunk in s3.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1 << 20):
             body.update(chunk)
     return body.hexdigest()
+
+
+def remove(uri: str, *, first: str = "") -> None:
+    """Delete all objects under ``uri/``, the one named ``first`` before the others (a mark that the rest is whole)."""
+    bucket, _ = split(uri)
+    s3, found = client(), listing(uri)
+    with explained(uri):
+        for name in sorted(found, key=lambda name: name != first):
+            s3.delete_object(Bucket=bucket, Key=found[name].key)

@@ -11,11 +11,13 @@ from typing import Any
 
 from retain import digest, tracking
 from retain.artifacts import read_json
+from retain.errors import EnvironmentFault
 from retain.publish import lineage, signing, verdicts
 from retain.publish.card import card
 from retain.publish.config import PublishConfig
 from retain.publish.stores import open_store
 from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version
+from retain.train import places
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def publish(
     store = open_store(config.store or str(tracking.home() / "models"))
     source = store.put(model, files, extras)
     version, created = registry.create(source, ours, _tags(said, node, approved_by))
-    return _finish(config, registry, version, created)
+    return _finish(config, registry, version, created, _tidied(model, recipe))
 
 
 def _beside(model: Path, name: str) -> dict[str, Any]:
@@ -84,9 +86,21 @@ def _tags(said: Mapping[str, Any], node: lineage.Node, approved_by: str) -> dict
     return {**tags, **({"retain.approved_by": approved_by} if approved_by else {})}
 
 
-def _finish(config: PublishConfig, registry: Registry, version: Version, created: bool) -> PublishResult:
+def _tidied(model: Path, recipe: Mapping[str, Any]) -> list[str]:
+    """Delete the checkpoints of the trainings that this model was merged from; a store that is away keeps nothing back."""
+    uri = str(recipe.get("train", {}).get("checkpoint_uri", ""))
+    trained = [entry.get("training", {}) for entry in _beside(model, "manifest").get("adapters", [])]
+    try:
+        for key in {card["checkpoint_key"] for card in trained if "checkpoint_key" in card}:
+            places.discard(uri, tracking.home() / "checkpoints", key)
+    except EnvironmentFault as fault:
+        return [f"the checkpoints under {uri} were not deleted: {fault.what}"]
+    return []
+
+
+def _finish(config: PublishConfig, registry: Registry, version: Version, created: bool, notes: list[str]) -> PublishResult:  # fmt: skip
     """Aliases last; an alias that already stands on a newer version is not moved back."""
-    notes = [] if created else [f"version {version.version} already holds these weights"]
+    notes += [] if created else [f"version {version.version} already holds these weights"]
     for alias in (config.alias, *((CHAMPION,) if config.promote == "auto" else ())):
         now = registry.by_alias(alias)
         if now and now.version > version.version:

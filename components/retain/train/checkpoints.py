@@ -1,8 +1,8 @@
 """Checkpoints without a pickle: safetensors and JSON, written aside, flushed to the disk, renamed.
 
-checkpoints/<first 16 hex of the key>/step-00000120/{state.safetensors, state.json}. The key is the digest of recipe,
-data and base: a checkpoint of another run is never found by chance, and refused when it is named. A folder of that
-name is whole: it got its name after its last byte was on the disk.
+step-00000120/{state.safetensors, state.json} in the run's own place (retain.train.places): a checkpoint of another run is
+never found by chance, and refused when it is named. A folder of that name is whole: it got its name after its last byte
+was on the disk.
 """
 
 import json
@@ -15,35 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from retain import artifacts
 from retain.errors import EnvironmentFault, IntegrityError
+from retain.train import places
 from retain.train.optimizer import MasterAdamW
 
 SCHEMA = "retain.checkpoint/1"
-
-
-def home(checkpoints: Path, key: str) -> Path:
-    """Where the checkpoints of one recipe on one data set lie."""
-    return checkpoints / key.removeprefix("sha256:")[:16]
-
-
-def latest(folder: Path) -> Path | None:
-    """The last whole checkpoint; half-written ones have another name."""
-    return max(folder.glob("step-????????"), default=None)
-
-
-def discard(checkpoints: Path, key: str) -> None:
-    """Delete the checkpoints of a run that is published; ``key`` is retain.json's ``checkpoint_key``."""
-    shutil.rmtree(home(checkpoints, key), ignore_errors=True)
 
 
 def find(resume: str, folder: Path, key: str) -> Path | None:
     """The checkpoint to go on from; one of another recipe, data set or base is refused."""
     if resume == "never":
         return None
-    found = latest(folder) if resume == "auto" else Path(resume)
+    found = places.latest(folder) if resume == "auto" else Path(resume)
     if found is not None:
         got = artifacts.read_json(found / "state.json", schema=SCHEMA)["key"]
         if got != key:
@@ -75,12 +62,13 @@ def save(folder: Path, step: int, key: str, optimizer: MasterAdamW, extra: dict[
             shutil.rmtree(target)
         partial.replace(target)
         flush(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise EnvironmentFault(
-            "a checkpoint could not be written", where=str(target), got=error.strerror or str(error),
+            "a checkpoint could not be written", where=str(target), got=getattr(error, "strerror", "") or str(error),
             fix="free some space and run again: the training goes on from the last whole checkpoint",
         ) from error  # fmt: skip
-    for old in sorted(folder.glob("step-????????"))[:-keep]:
+    for old in sorted(folder.glob(places.STEPS))[:-keep]:
         shutil.rmtree(old)
     return target
 

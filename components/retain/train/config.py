@@ -87,6 +87,10 @@ class TrainConfig(StepConfig):
         default=64, ge=1, description="Most validation rows of each kind (target, general) in one evaluation."
     )
     save_steps: int | Auto = Field(default="auto", description="Steps between checkpoints; auto: with each evaluation.")
+    checkpoint_uri: str = Field(
+        default="",
+        description="Where checkpoints lie, under a name made of recipe, data and base, so that a new pod finds them: a folder (a volume) or s3://bucket/path; empty: the folder checkpoints/ in the home folder. Deleted after publishing.",
+    )
     keep_checkpoints: int = Field(default=2, ge=1, description="Whole checkpoints kept; older ones are deleted.")
     resume: str = Field(
         default="auto",
@@ -116,7 +120,7 @@ class TrainConfig(StepConfig):
 
 
 # What does not change the trained weights, and so is outside the key of a checkpoint.
-BESIDE_THE_RECIPE = {"save_steps", "keep_checkpoints", "resume"}
+BESIDE_THE_RECIPE = {"save_steps", "keep_checkpoints", "resume", "checkpoint_uri"}
 
 
 def rate(config: TrainConfig) -> float:

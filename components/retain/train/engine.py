@@ -17,6 +17,7 @@ from retain.train.config import TrainConfig, rate
 from retain.train.loss import Head
 from retain.train.methods import kind
 from retain.train.optimizer import MasterAdamW
+from retain.train.places import Place
 from retain.train.watch import Watch, history_from, history_json
 
 Log = Callable[[dict[str, float], int], None]
@@ -30,8 +31,7 @@ class Plan:
     target_validation: list[Row]
     retention: list[Row]
     every: tuple[int, int]
-    home: Path
-    key: str
+    place: Place
     log: Log
 
 
@@ -178,10 +178,12 @@ class Engine(Trainer):
         extra = {f"best.{i}": weight for i, weight in enumerate(self.best)}
         schedule = {k: v for k, v in self.lr_scheduler.state_dict().items() if k != "lr_lambdas"}
         state = {"history": history_json(self.watch.history), "schedule": schedule}
-        checkpoints.save(
-            self.plan.home, self.state.global_step, self.plan.key, self.masters(), extra, state,
-            self.config.keep_checkpoints, lambda folder: self.state.save_to_json(str(folder / "trainer_state.json")),
+        place, keep = self.plan.place, self.config.keep_checkpoints
+        saved = checkpoints.save(
+            place.folder, self.state.global_step, place.key, self.masters(), extra, state, keep,
+            lambda folder: self.state.save_to_json(str(folder / "trainer_state.json")),
         )  # fmt: skip
+        place.keep(saved, keep)
         self.watch.pause()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -238,7 +240,7 @@ def arguments(config: TrainConfig, plan: Plan, device: str) -> TrainingArguments
     """transformers' settings for our loop: the library neither saves, logs, evaluates nor reports by itself."""
     steps = len(plan.steps)
     return TrainingArguments(
-        output_dir=str(plan.home), max_steps=steps, per_device_train_batch_size=1, learning_rate=rate(config),
+        output_dir=str(plan.place.folder), max_steps=steps, per_device_train_batch_size=1, learning_rate=rate(config),
         lr_scheduler_type=config.lr_scheduler_type, warmup_steps=round(config.warmup_ratio * steps), max_grad_norm=config.max_grad_norm,
         seed=config.seed, save_strategy="no", eval_strategy="no", logging_strategy="no",
         logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
@@ -263,7 +265,7 @@ def run(engine: Engine, checkpoint: Path | None) -> None:
     if engine.interrupted:
         raise Interrupted(
             f"the training was interrupted at step {engine.state.global_step} of {engine.state.max_steps}",
-            where=str(engine.plan.home),
+            where=engine.plan.place.remote or str(engine.plan.place.folder),
             fix="run the same command again: it goes on from the checkpoint",
         )
     if engine.best and engine.watch.history.best_step != engine.state.global_step:

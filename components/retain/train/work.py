@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from retain import artifacts, digest, models
-from retain.train import batches, load, rules
+from retain.train import batches, load, places, rules
 from retain.train.batches import Mixture, Row
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import keep_freed_memory
@@ -65,7 +65,7 @@ def train(
     """
     from retain.train.save import write_adapter
 
-    for folder in (adapter, checkpoints):
+    for folder in (adapter, *(() if config.checkpoint_uri else (checkpoints,))):
         artifacts.check_writable(folder)
     device = own_device(models.pick_device(config.device))
     seeded(config.seed)
@@ -77,7 +77,8 @@ def train(
     run = _build(config, base, rows, checkpoints, model_dir, log, device)
     with _signals(run.engine):
         run.go()
-    return write_adapter(run, adapter, model_dir, dict(provenance or {}), rules.warnings(config))
+    warned = (*rules.warnings(config), *run.engine.plan.place.lost)
+    return write_adapter(run, adapter, model_dir, dict(provenance or {}), warned)
 
 
 def _key(config: TrainConfig, rows: Mixture, model_dir: Path) -> str:
@@ -108,14 +109,16 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     shape = batches.Shape(config.micro_tokens, padded, base.config.get_text_config().pad_token_id or 0)
     steps, key = plan_steps(config, rows, shape), _key(config, rows, model_dir)
     evaluate = every(config.eval_steps, len(steps))
-    place = checkpoints.home(folder, key)
+    place = places.Place(config.checkpoint_uri, folder, key)
+    artifacts.check_writable(place.folder)
+    place.fetch()
     plan = Plan(
         steps, sample(rows.target_validation, config), sample(rows.retention, config),
-        (evaluate, evaluate if config.save_steps == "auto" else int(config.save_steps)), place, key, log,
+        (evaluate, evaluate if config.save_steps == "auto" else int(config.save_steps)), place, log,
     )  # fmt: skip
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
-    found = checkpoints.find(config.resume, place, key)
-    return Run(config, Engine(config, model, plan, watch, device), rows, found, _start(config, model, place))
+    found = checkpoints.find(config.resume, place.folder, key)
+    return Run(config, Engine(config, model, plan, watch, device), rows, found, _start(config, model, place.folder))
 
 
 def _start(config: TrainConfig, model: Any, place: Path) -> Path | None:

@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from retain.errors import EnvironmentFault, IntegrityError
-from retain.train import checkpoints
+from retain.train import checkpoints, places
 from retain.train.optimizer import MasterAdamW
 
 from .conftest import QUICK, Trained
@@ -83,12 +85,38 @@ def test_the_checkpoints_of_a_published_run_are_deleted_and_no_others(trained: T
     assert len(list((tmp_path / "shared").iterdir())) == 2
     card = json.loads((tmp_path / "a" / "adapter" / "retain.json").read_text())
     assert card["peak_memory_bytes"] > 1e7
-    checkpoints.discard(tmp_path / "shared", card["checkpoint_key"])
+    places.discard("", tmp_path / "shared", card["checkpoint_key"])
     assert len(list((tmp_path / "shared").iterdir())) == 1
     assert trained("b2", checkpoints="shared", seed=1).resumed_at > 0
 
 
-def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("NO REAL FULL DISK WAS TRIED: this user may not mount a small one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_leaves_the_last_whole_checkpoint(small_disk: Path) -> None:
+    """On a real file system: the message says what to do, nothing half-written is taken, and with more room it goes on."""
+    optimizer = MasterAdamW([torch.nn.Parameter(torch.ones(2**17))], lr=0.1)  # half a MiB
+    checkpoints.save(small_disk, 1, "key", optimizer, {}, {}, 2, lambda folder: None)
+    with pytest.raises(EnvironmentFault, match="No space left on device") as caught:
+        checkpoints.save(small_disk, 2, "key", optimizer, {}, {}, 2, lambda folder: None)
+    assert "goes on from the last whole checkpoint" in caught.value.fix
+    found = checkpoints.find("auto", small_disk, "key")
+    assert found is not None
+    assert found.name == "step-00000001"
+    assert not list(small_disk.glob(".step-*"))  # what was written of it is given back
+    checkpoints.load(found, optimizer)
+
+
+def test_a_checkpoint_folder_that_cannot_be_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file where the folder should be")
     with pytest.raises(EnvironmentFault, match="could not be written"):
         checkpoints.save(tmp_path / "home", 1, "key", MasterAdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1), {}, {}, 2, lambda folder: None)  # fmt: skip
