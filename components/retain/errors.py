@@ -16,6 +16,7 @@
 A message says what, where, what was got, what was expected and how to mend it; parts that are empty are left out.
 """
 
+import errno
 from enum import IntEnum
 
 
@@ -88,3 +89,31 @@ class Diverged(EnvironmentFault):
 
 class Interrupted(RetainError):
     exit_code = ExitCode.INTERRUPTED
+
+
+DISK_IS_FULL = "No space left on device"
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "this place is read-only",
+    errno.EACCES: "this place may not be written or read",
+    errno.EMFILE: "too many files are open",
+}
+
+
+def refusal_of_machine(error: BaseException) -> EnvironmentFault | None:
+    """The machine's own refusal (disk full, read-only, no permission) behind an error, as a clear fault; None: it is another's.
+
+    Libraries wrap the system's error (Arrow, safetensors, SQLite), some in their own text only: the whole chain is looked through.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        number = link.errno if isinstance(link, OSError) else 0
+        if DISK_IS_FULL in str(link) or "disk is full" in str(link):
+            number = errno.ENOSPC
+        if number in _REFUSALS:
+            where = str(getattr(link, "filename", "") or "")
+            fix = "free some space or choose another output folder; then start again, finished steps are kept"
+            return EnvironmentFault(_REFUSALS[number], where=where, got=str(link).splitlines()[0], fix=fix)
+        link = link.__cause__ or link.__context__
+    return None

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from retain.artifacts import write_json
-from retain.errors import ExitCode, Interrupted, RetainError
+from retain.errors import ExitCode, Interrupted, RetainError, refusal_of_machine
 
 
 def say(text: str) -> None:
@@ -40,8 +40,11 @@ def running(step: str) -> Iterator[None]:
         _leave(step, error.exit_code, str(error))
     except KeyboardInterrupt:
         _leave(step, ExitCode.INTERRUPTED, "interrupted; what is finished is kept, start again with --resume")
-    except Exception:  # noqa: BLE001 the last door: whatever was not foreseen is ours, and is shown whole
-        _leave(step, ExitCode.CRASH, traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 the last door: what is not the machine's refusal is ours, and is shown whole
+        refusal = refusal_of_machine(error)
+        _leave(step, refusal.exit_code, str(refusal)) if refusal else _leave(
+            step, ExitCode.CRASH, traceback.format_exc()
+        )
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

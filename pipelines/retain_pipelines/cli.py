@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retain.errors import ExitCode, RetainError, UsageError
+from retain.errors import ExitCode, RetainError, refusal_of_machine, UsageError
 
 app = typer.Typer(
     name="retain", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -133,10 +133,14 @@ def main() -> None:
     except (typer.Abort, EOFError):
         code = int(ExitCode.INTERRUPTED)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # click's own faults of usage have it
+        if refusal := refusal_of_machine(error):
+            sys.stderr.write(f"retain: {refusal}\n")
+            code = int(refusal.exit_code)
+        elif hasattr(error, "format_message"):  # click's own faults of usage have it
+            sys.stderr.write(f"retain: {error.format_message()}\n")
+            code = int(ExitCode.USAGE)
+        else:
             raise
-        sys.stderr.write(f"retain: {error.format_message()}\n")
-        code = int(ExitCode.USAGE)
     sys.exit(code or 0)
 
 

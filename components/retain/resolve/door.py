@@ -1,5 +1,6 @@
 """What the pipeline's face and the command line share: a filled form in, one settings dict per step out."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 from retain.artifacts import read_json, write_json
 from retain.resolve.form import from_form
 from retain.resolve.recipe import Recipe
-from retain.resolve.work import Resolved, resolve
+from retain.resolve.room import bytes_needed, check_room
+from retain.resolve.work import Resolved, base_folder, resolve
 from retain.steps import running, say
+from retain.tracking import home
 
 
 def run(form: Mapping[str, Any], recipe: str) -> tuple[Any, ...]:
     """The outputs of the first task, in the order its face names them."""
     with running("resolve"):
         resolved = resolve(from_form(form))
+        if folder := os.environ.get("RETAIN_RUN_DIR"):  # on a cluster every step has a disk of its own
+            _check_room(resolved, Path(folder))
         write_recipe(resolved, Path(recipe))
         say(f"base      {resolved.base['uri']}  {resolved.base['digest'][:19]}")
         for source in resolved.sources:
@@ -27,6 +32,13 @@ def run(form: Mapping[str, Any], recipe: str) -> tuple[Any, ...]:
         if plan.word == "weak":
             say(f"          weak: for 95 % the margin would be {plan.margin_for_unharmed:g} points")
     return outputs(resolved)
+
+
+def _check_room(resolved: Resolved, run: Path) -> None:
+    recipe = resolved.recipe
+    weights = sum(file.stat().st_size for file in base_folder(resolved.base).glob("*.safetensors"))
+    places = {"run": run, "home": home()}
+    check_room(places, bytes_needed(weights, recipe.train.method, recipe.publish.enabled and not recipe.publish.store))
 
 
 def outputs(resolved: Resolved) -> tuple[Any, ...]:
