@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retain.errors import ExitCode, RetainError, refusal_of_machine, UsageError
+from retain.errors import ExitCode, RetainError, UsageError, refusal_of_machine
 
 app = typer.Typer(
     name="retain", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,

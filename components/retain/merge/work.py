@@ -17,7 +17,15 @@ from retain.merge.adapters import Adapter
 from retain.merge.config import MergeConfig
 from retain.merge.tensors import Folder
 
-KEPT_OF_TRAINING = ("method", "kind", "base_digest", "mixture_digest", "template_digest", "recipe_digest", "checkpoint_key")
+KEPT_OF_TRAINING = (
+    "method",
+    "kind",
+    "base_digest",
+    "mixture_digest",
+    "template_digest",
+    "recipe_digest",
+    "checkpoint_key",
+)
 
 
 @dataclass(frozen=True)

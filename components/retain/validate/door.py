@@ -29,20 +29,16 @@ def run(
                 context=source["part"],
                 source=source["path"],
             )
-        result = validate(
-            parse(ValidateConfig, config, where="data.checks"),
-            specs,
-            files,
-            base_folder(base),
-            Path(dataset),
-            Path(rejects),
-            Path(report),
-        )
+        checks = parse(ValidateConfig, config, where="data.checks")
+        try:
+            result = validate(checks, specs, files, base_folder(base), Path(dataset), Path(rejects), Path(report))
+        finally:  # a refused data set is when the page is wanted most
+            if Path(report).is_file():
+                tracked.artifact(Path(report))
         say(f"kept {result.rows} rows, refused {result.rejected}")
         for name, shape in result.detected.items():
             say(f"  {name}: {shape}")
         for reason, count in sorted(result.reasons.items(), key=lambda item: -item[1]):
             say(f"  refused {count:>4}  {reason}")
         tracked.metrics({"rows": result.rows, "rejected_rows": result.rejected})
-        tracked.artifact(Path(report))
     return {"digest": result.digest, "rows": result.rows}

@@ -33,7 +33,11 @@ def test_junit_has_a_case_for_every_condition(verdict):
 def test_an_unmet_target_fails_a_case(verdict):
     reason = {"code": "target_not_improved", "benchmark": "target", "got": 1.0, "limit": 0.0, "items_needed": 0, "role": "base"}  # fmt: skip
     suite = ET.fromstring(junit({**verdict, "reasons": [reason]}))
-    assert suite.find("testcase[@name='gate']/failure").get("message").startswith("the target target did not")
+    assert (
+        suite.find("testcase[@name='gate']/failure")
+        .get("message")
+        .startswith("the metric of the target rows (target) did not")
+    )
 
 
 def test_the_comment_has_the_table_and_cannot_be_broken_by_names(verdict):
