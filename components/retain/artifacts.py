@@ -70,6 +70,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
+def flush(path: Path) -> None:
+    """Wait until a finished file is on the disk, so that a rename after it never shows a half."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def read_json(path: Path, *, schema: str) -> dict[str, Any]:
     """A JSON file whose ``schema`` field must be ``schema``."""
     if not path.is_file():

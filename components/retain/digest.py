@@ -13,8 +13,9 @@ from typing import Any
 from retain.errors import IntegrityError
 
 # What makes a model: weights, shapes, vocabulary and template. Cards, proofs and signatures lie beside and do not count.
+WEIGHTS = (".safetensors", ".gguf")
 MODEL_FILES = (
-    "*.safetensors", "*.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
+    "*.safetensors", "*.gguf", "*.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "vocab.*", "merges.txt", "chat_template.*",
 )  # fmt: skip
 
@@ -69,6 +70,11 @@ def model_manifest(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): of_file(p).removeprefix("sha256:") for p in model_files(folder)}
 
 
+def has_weights(names: Iterable[str]) -> bool:
+    """Whether weights are among these file names: safetensors, or the GGUF form that compress writes."""
+    return any(name.endswith(WEIGHTS) for name in names)
+
+
 def of_manifest(manifest: dict[str, str]) -> str:
     lines = sorted(f"{sha}  {path}\n" for path, sha in manifest.items())
     return of_bytes("".join(lines).encode())
@@ -77,9 +83,9 @@ def of_manifest(manifest: dict[str, str]) -> str:
 def of_model(folder: Path) -> str:
     """Digest of a model folder: the sorted lines ``sha256␠␠path`` of the files in MODEL_FILES."""
     manifest = model_manifest(folder)
-    if not any(name.endswith(".safetensors") for name in manifest):
+    if not has_weights(manifest):
         raise IntegrityError(
-            "this folder holds no model", where=str(folder), got="no *.safetensors file",
+            "this folder holds no model", where=str(folder), got="no *.safetensors or *.gguf file",
             expected="a Hugging Face layout with safetensors weights",
             fix="convert pickled weights once with transformers' save_pretrained, or point to the right folder",
         )  # fmt: skip
@@ -88,7 +94,7 @@ def of_model(folder: Path) -> str:
 
 def of_tokenizer(folder: Path) -> str:
     """Digest of the vocabulary and template files of a model folder: what decides which tokens a text becomes."""
-    weights, skip = (".safetensors", ".index.json"), {"config.json", "generation_config.json"}
+    weights, skip = (*WEIGHTS, ".index.json"), {"config.json", "generation_config.json"}
     files = (p for p in model_files(folder) if not p.name.endswith(weights) and p.name not in skip)
     return of_manifest({p.relative_to(folder).as_posix(): of_file(p).removeprefix("sha256:") for p in files})
 

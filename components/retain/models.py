@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retain import digest
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def check_folder(folder: Path) -> None:
             expected="a Hugging Face layout",
             fix="point model.base_model to the folder that holds config.json",
         )
-    if any(folder.glob("*.safetensors")):
+    if digest.has_weights(p.name for p in folder.iterdir()):
         return
     pickled = sorted(p.name for pattern in PICKLED for p in folder.glob(pattern))
     if pickled:
@@ -63,17 +64,19 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2seq: bool = False) -> Any:
-    """A model in eval mode; ``dtype`` is auto (bf16 where the machine computes it), bf16, fp16 or fp32."""
+    """A model in eval mode; ``dtype`` is auto (bf16 where the machine computes it), bf16, fp16 or fp32.
+
+    Weights in int8 or NF4 stay packed and are computed in ``dtype``; those of a GGUF file are unpacked to it.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     quiet()
     check_folder(folder)
     kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    stored = _stored(folder, device)
     try:
-        model = kind.from_pretrained(
-            str(folder), dtype=torch_dtype(dtype, device), local_files_only=True, use_safetensors=True
-        )
+        model = kind.from_pretrained(str(folder), dtype=torch_dtype(dtype, device), local_files_only=True, **stored)
     except (OSError, SafetensorError) as error:
         raise IntegrityError(
             "this model cannot be opened",
@@ -81,7 +84,26 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2se
             got=str(error).splitlines()[0],
             fix="the files may be cut short: fetch them again",
         ) from error
-    return model.to(device).eval()
+    except ImportError as error:
+        raise EnvironmentFault(
+            "these weights need a library that this machine does not have",
+            where=str(folder),
+            got=str(error).strip().splitlines()[0],
+            fix="pip install bitsandbytes gguf",
+        ) from error
+    return (model if "device_map" in stored else model.to(device)).eval()
+
+
+def _stored(folder: Path, device: str) -> dict[str, Any]:
+    """How the weights of a folder are opened: safetensors, safetensors packed by bitsandbytes, or the folder's one GGUF file."""
+    import json
+
+    if not any(folder.glob("*.safetensors")):
+        return {"gguf_file": next(folder.glob("*.gguf")).name}
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    # Packed weights are placed while they are read; transformers refuses to move them afterwards.
+    placed = {"device_map": {"": device}} if settings.get("quantization_config") else {}
+    return {"use_safetensors": True, **placed}
 
 
 def torch_dtype(name: str, device: str = "cpu") -> "torch.dtype":

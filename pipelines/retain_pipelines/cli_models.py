@@ -1,4 +1,4 @@
-"""The verbs that work on any models, with or without a recipe: merge, score, gate."""
+"""The verbs that work on any models, with or without a recipe: merge, compress, score, gate."""
 
 import sys
 from collections.abc import Callable
@@ -29,6 +29,20 @@ def merge(
 
     settings = {"method": method, "strength": strength, **flags(overrides, "merge.")}
     result = quiet(json, run_many, settings, _pinned(base), [_weighted(text) for text in adapter], str(out))
+    _emit(result, json)
+
+
+def compress(
+    model: Annotated[Path, typer.Option(help="Folder written by merge.")] = Path("out/model"),
+    method: Annotated[str, typer.Option(help="magnitude, 2:4, int8, nf4, gguf")] = "int8",
+    overrides: Set = None,
+    out: Out = Path("out/compressed"),
+    json: Json = False,
+) -> None:
+    """Make a tuned model smaller: a new candidate, to be scored and gated again (out/compressed)."""
+    from retain.compress.door import run
+
+    result = quiet(json, run, {"method": method, **flags(overrides, "compress.")}, str(model), str(out))
     _emit(result, json)
 
 
@@ -188,6 +202,7 @@ def _emit(value: Any, json: bool, text: str = "") -> None:
 
 VERBS: dict[Callable[..., None], str] = {
     merge: "retain merge --base base --adapter finance=0.7 --adapter legal=0.3 --out model",
+    compress: "retain compress --model out/model --method 2:4 --out out/sparse",
     score: "retain score --model out/model --tasks core --limit 100",
     gate: "retain gate --base out/base --candidate out/candidate --set macro_margin_points=2",
 }

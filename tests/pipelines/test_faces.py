@@ -16,6 +16,7 @@ STEPS = {
     "mix",
     "train",
     "merge",
+    "compress",
     "score",
     "gate",
     "publish",

@@ -16,14 +16,14 @@ SECRETS = re.compile(
 )
 
 
-def card(config: PublishConfig, verdict: Mapping[str, Any], proof: Mapping[str, Any], recipe: Mapping[str, Any], node: Node) -> str:  # fmt: skip
+def card(config: PublishConfig, verdict: Mapping[str, Any], proofs: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any], node: Node) -> str:  # fmt: skip
     """README.md of a published model, with the YAML head that model hubs read.
 
-    ``proof``: proof.json of the merge (empty: none); ``recipe``: the resolved recipe; ``node``: the lineage.
+    ``proofs``: "proof" of the merge, "compression" of compress (each empty: none); ``recipe``: the resolved recipe; ``node``: the lineage.
     """
     parts = [
         _head(config, recipe), f"# {config.name}\n", config.description, _verdict(verdict), _learned(verdict), _forgot(verdict),
-        _made(recipe, proof), _data(config, recipe), _limits(verdict), f"## Lineage\n\n```\n{tree(node)}\n```",
+        _made(recipe, **proofs), _data(config, recipe), _limits(verdict), f"## Lineage\n\n```\n{tree(node)}\n```",
     ]  # fmt: skip
     return SECRETS.sub("[removed]", "\n\n".join(part.strip("\n") for part in parts if part)) + "\n"
 
@@ -81,13 +81,15 @@ def _cell(text: object) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
-def _made(recipe: Mapping[str, Any], proof: Mapping[str, Any]) -> str:
+def _made(recipe: Mapping[str, Any], proof: Mapping[str, Any], compression: Mapping[str, Any]) -> str:
     train, lines = recipe.get("train", {}), ["## How it was made", ""]
     keys = ("method", "learning_rate", "num_train_epochs", "max_seq_length", "seed")
     lines += [f"- {key.replace('_', ' ')}: {_cell(train[key])}" for key in keys if key in train]
     if proof:
         lines.append(f"- adapter strength: {proof['strength']:g}" + ("" if proof["strength"] == 1 else " (reduced, so that less is forgotten)"))  # fmt: skip
         lines.append(f"- merged and proven: {proof['changed_tensors']} tensors changed; logits differ from base + adapter by {proof['logits']['rms_difference']:.2g} of their spread (allowed {proof['logits']['allowed']:.2g})")  # fmt: skip
+    if compression:
+        lines.append(f"- compressed afterwards: {compression['method']}, {compression['bytes_before'] / 1e6:,.0f} MB to {compression['bytes'] / 1e6:,.0f} MB; {compression['drift']['kl_nats']:.2g} nats a token from the model before; the verdict is of this form")  # fmt: skip
     return "\n".join(lines) if len(lines) > 2 else ""
 
 

@@ -1,7 +1,7 @@
 """Where a model comes from, by digest: data → mixture → adapter → model → verdict, as one JSON and as a tree to read."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from retain.publish import verdicts
@@ -21,14 +21,22 @@ class Node:
 
 
 def build(digest: str, manifest: Mapping[str, Any], verdict: Mapping[str, Any], recipe: Mapping[str, Any]) -> Node:
-    """The lineage of a merged and gated model; ``manifest`` is manifest.json of the merge (empty: a model from elsewhere)."""
+    """The lineage of a gated model; ``manifest`` is manifest.json of merge or compress (empty: a model from elsewhere)."""
     data = tuple(_data(entry) for entry in recipe.get("data", {}).get("datasets", []))
-    base_uri = str(recipe.get("model", {}).get("base_model", ""))
-    base = Node("base", str(manifest.get("base_digest", "")), _facts({"from": without_secrets(base_uri)}))
+    base_uri = without_secrets(str(recipe.get("model", {}).get("base_model", "")))
+    node = _model(digest, manifest, base_uri, data)
+    return replace(node, made_from=(*node.made_from, _verdict(verdict)))
+
+
+def _model(digest: str, manifest: Mapping[str, Any], base_uri: str, data: tuple[Node, ...]) -> Node:
+    if not manifest or set(manifest) == {"digest"}:
+        return Node("model", digest, {}, data)
+    if origin := manifest.get("made_from"):
+        return Node("model", digest, {"compressed": manifest["compressed"]}, (_model(origin["digest"], origin, base_uri, data),))  # fmt: skip
+    base = Node("base", str(manifest.get("base_digest", "")), _facts({"from": base_uri}))
     adapters = tuple(_adapter(entry, data) for entry in manifest.get("adapters", []))
     made = {"merged": manifest.get("method", ""), "strength": manifest.get("strength", "")}
-    sources = (base, *adapters, _verdict(verdict)) if manifest else (*data, _verdict(verdict))
-    return Node("model", digest, _facts(made), sources)
+    return Node("model", digest, _facts(made), (base, *adapters))
 
 
 def _adapter(entry: Mapping[str, Any], data: tuple[Node, ...]) -> Node:

@@ -19,7 +19,7 @@ from retain.publish.stores import compare
 from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version
 
 PREVIOUS = "retain.previous_champion"
-HARMLESS = (".safetensors", ".json", ".jinja", ".txt", ".model", ".md", ".sig")
+HARMLESS = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".md", ".sig")
 
 
 @dataclass(frozen=True)

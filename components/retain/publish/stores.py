@@ -4,7 +4,6 @@ A place is ``<root>/<64 hex of the model digest>``. It is written aside, read ba
 reader finds a whole model or none; writing the same model twice is a look.
 """
 
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from retain import digest
-from retain.artifacts import check_writable
+from retain.artifacts import check_writable, flush
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.uris import scheme
 
@@ -68,7 +67,7 @@ class FolderStore:
                 target = partial / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(model / name, target)
-                _flush(target)
+                flush(target)
             partial.replace(place)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -126,10 +125,5 @@ def _aside(path: Path) -> Path:
 def _write(path: Path, data: bytes) -> None:
     partial = _aside(path)
     partial.write_bytes(data)
-    _flush(partial)
+    flush(partial)
     partial.replace(path)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

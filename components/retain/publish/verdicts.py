@@ -26,8 +26,8 @@ def checked_manifest(model: Path) -> dict[str, str]:
         changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
         if changed:
             raise IntegrityError("files of this model were changed after it was made", where=str(model), got=", ".join(changed[:5]), expected="the files of manifest.json", fix="merge again")  # fmt: skip
-    if not any(name.endswith(".safetensors") for name in now):
-        raise IntegrityError("this folder holds no model", where=str(model), got="no *.safetensors")
+    if not digest.has_weights(now):
+        raise IntegrityError("this folder holds no model", where=str(model), got="no *.safetensors or *.gguf")
     return now
 
 

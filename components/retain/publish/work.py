@@ -63,7 +63,7 @@ def publish(
 
 
 def _beside(model: Path, name: str) -> dict[str, Any]:
-    """manifest.json or proof.json of a merge; empty for a model that was made elsewhere."""
+    """manifest.json, proof.json or compression.json of the step that made the model; empty where there is none."""
     path = model / f"{name}.json"
     return read_json(path, schema=f"retain.{name}/1") if path.is_file() else {}
 
@@ -71,9 +71,13 @@ def _beside(model: Path, name: str) -> dict[str, Any]:
 def _extras(
     config: PublishConfig, model: Path, said: Mapping[str, Any], recipe: Mapping[str, Any], node: lineage.Node
 ) -> dict[str, bytes]:
-    text = card(config, said, _beside(model, "proof"), recipe, node)
+    text = card(config, said, {name: _beside(model, name) for name in ("proof", "compression")}, recipe, node)
     made = {"README.md": text.encode(), "lineage.json": digest.canonical_json(lineage.as_dict(node)).encode(), "verdict.json": digest.canonical_json(dict(said)).encode()}  # fmt: skip
-    kept = {name: (model / name).read_bytes() for name in ("manifest.json", "proof.json") if (model / name).is_file()}
+    kept = {
+        name: (model / name).read_bytes()
+        for name in ("manifest.json", "proof.json", "compression.json")
+        if (model / name).is_file()
+    }
     return {**made, **kept}
 
 

@@ -150,7 +150,7 @@ def test_other_bytes_in_the_store_are_found_before_the_version(model: Path, judg
     assert Registry("second").all() == []
 
 
-@pytest.mark.parametrize("where", ["_flush", "create", "set_alias"])
+@pytest.mark.parametrize("where", ["flush", "create", "set_alias"])
 def test_killed_anywhere_the_registry_shows_a_whole_model_or_none(
     model: Path, judged: Judged, home: Path, where: str
 ) -> None:
@@ -162,7 +162,7 @@ def test_killed_anywhere_the_registry_shows_a_whole_model_or_none(
         from retain.publish.config import PublishConfig
         from retain.publish.work import publish
         def die(*args, **more): os.kill(os.getpid(), signal.SIGKILL)
-        owner = stores if {where!r} == "_flush" else versions.Registry
+        owner = stores if {where!r} == "flush" else versions.Registry
         setattr(owner, {where!r}, die)
         publish(PublishConfig(name="orders"), Path({str(model)!r}), Path({str(verdict)!r}))
     """
