@@ -38,9 +38,12 @@ DATASET_SCHEMA = pa.schema([
 REJECT_SCHEMA = pa.schema([
     ("file", pa.string()), ("row", pa.int64()), ("source", pa.string()), ("reasons", pa.list_(pa.string())), ("raw", pa.string()),
 ])  # fmt: skip
+# rejected_*: the other side of a preference row, whose chosen side is input_ids and labels; desirable: the judgement of a
+# kto row. Null in every other row.
 TOKEN_SCHEMA = pa.schema([
     ("id", pa.string()), ("source", pa.string()), ("part", pa.string()), ("split", pa.string()), ("weight", pa.float64()),
     ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("n_supervised", pa.int32()),
+    ("rejected_input_ids", pa.list_(pa.int32())), ("rejected_labels", pa.list_(pa.int32())), ("desirable", pa.bool_()),
 ])  # fmt: skip
 # chance, p_gold in [0, 1]; value is the metric itself (acc: 0 or 1). Unique on (task, doc_id, metric).
 ITEM_SCHEMA = pa.schema([

@@ -105,7 +105,8 @@ def our_preparation(model: Path, rows: list[Any], work: Path, *, cached: bool) -
     from retain.digest import canonical_json
     from retain.template.config import TemplateConfig
     from retain.template.work import template
-    from retain.train.batches import Row, split
+    from retain.train.batches import split
+    from retain.train.rows import Row
 
     base = {"source": "chats", "part": "target", "split": "train", "shape": "messages", "weight": 1.0}
     dataset = work / "dataset"

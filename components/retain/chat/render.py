@@ -181,7 +181,7 @@ def two_parts(shape: str, payload: Mapping[str, Any], where: str) -> tuple[Any, 
     }
     if shape not in parts:
         raise DataRefused(
-            "this shape cannot be trained on as it stands" if shape not in PAIRED else "pairs are drafted one side at a time (retain.chat.sides)",
+            "this shape cannot be trained on as it stands" if shape not in PAIRED else "a row that judges answers is rendered one side at a time (retain.chat.sides)",
             where=where, got=shape, expected=", ".join(["messages", "text", "tokenized", *parts]),
         )  # fmt: skip
     one, two = (payload[name] for name in parts[shape])

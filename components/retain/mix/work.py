@@ -76,7 +76,8 @@ def _read(rendered: Path) -> pa.Table:
             fix="look at the report of validate",
         )
     table = pa.concat_tables(tables)
-    return table.append_column("tokens", pc.list_value_length(table.column("input_ids")))
+    rejected = pc.fill_null(pc.list_value_length(table.column("rejected_input_ids")), 0)
+    return table.append_column("tokens", pc.add(pc.list_value_length(table.column("input_ids")), rejected))
 
 
 class _Rows:

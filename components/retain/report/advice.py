@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retain.page import Html, esc
-from retain.train.config import METHOD_RATES
+from retain.train.config import METHOD_RATES, known_rates
 
 LOST = {"macro_margin", "benchmark_drop", "critical_margin"}
 MERGED = ("lora", "qlora", "full", "freeze")  # methods whose change has a strength
@@ -38,7 +38,7 @@ def _forget_less(recipe: Settings) -> list[Html]:
         steps.append(_set("Go back towards the base without training again: the loss shrinks faster than the gain", "merge.strength", STRENGTH))  # fmt: skip
     if method == "full":
         steps.append(_set("Train low-rank adapters instead of every weight", "train.method", "lora"))
-    steps += _lower_rate(method, train.get("learning_rate", "auto"))
+    steps += _lower_rate(method, train.get("objective", "sft"), train.get("learning_rate", "auto"))
     share = data.get("replay", {}).get("share", 0.0)
     if share < MOST_SHARE:
         wanted = SHARE if share < SHARE else min(MOST_SHARE, round(3 * share, 2))
@@ -48,10 +48,10 @@ def _forget_less(recipe: Settings) -> list[Html]:
     return steps
 
 
-def _lower_rate(method: str, rate: Any) -> list[Html]:
+def _lower_rate(method: str, objective: str, rate: Any) -> list[Html]:
     if method not in METHOD_RATES:
         return []
-    usual, most = METHOD_RATES[method]
+    usual, most = known_rates(method, objective)
     rate = usual if rate in ("auto", 0) else rate
     if rate <= usual:
         return [_set(f"Lower the rate ({rate:g} now)", "train.learning_rate", f"{rate / 2:g}")]

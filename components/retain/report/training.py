@@ -119,11 +119,12 @@ def _facts(history: Mapping[str, Any]) -> str:
 
 
 def _rate(config: Mapping[str, Any]) -> str:
-    from retain.train.config import METHOD_RATES
+    from retain.train.config import METHOD_RATES, known_rates
 
-    value = config.get("learning_rate", "")
-    known = METHOD_RATES.get(str(config.get("method")))
-    return f"{known[0]:g} (the method's own)" if value in ("auto", 0) and known else f"{value:g}" if value else ""
+    value, method = config.get("learning_rate", ""), str(config.get("method"))
+    if value in ("auto", 0) and method in METHOD_RATES:
+        return f"{known_rates(method, config.get('objective', 'sft'))[0]:g} (the method's own)"
+    return f"{value:g}" if value else ""
 
 
 def _time(seconds: float) -> str:

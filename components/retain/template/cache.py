@@ -18,17 +18,20 @@ from retain import digest
 
 SCHEMA = pa.schema([
     ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("weight", pa.float64()), ("rewritten", pa.int32()),
+    ("rejected_input_ids", pa.list_(pa.int32())), ("rejected_labels", pa.list_(pa.int32())),
 ])  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A row as tokens, before any limit on its length."""
+    """A row as tokens, before any limit on its length; ``rejected_*``: the other side of a preference."""
 
     input_ids: list[int]
     labels: list[int]
     weight: float
     rewritten: int
+    rejected_input_ids: list[int] | None = None
+    rejected_labels: list[int] | None = None
 
 
 def chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:

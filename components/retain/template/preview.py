@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from retain.template.work import Counts
 
 SHOWN_TOKENS = 1200
+JUDGED = {None: "", True: ", desirable", False: ", undesirable"}
 
 
 class Sampler:
@@ -100,8 +101,11 @@ def _samples(tokenizer: Any, group: tuple[str, str, str], rows: list[dict[str, A
     part, split, source = group
     shown = [f"<h3>{esc(source)} <span class=soft>{esc(part)}, {esc(split)}</span></h3>"]
     for row in rows:
-        head = f"{row['id']}: {len(row['input_ids']):,} tokens, {row['n_supervised']:,} with loss, weight {row['weight']:g}"
+        head = f"{row['id']}: {len(row['input_ids']):,} tokens, {row['n_supervised']:,} with loss, weight {row['weight']:g}{JUDGED[row.get('desirable')]}"
         shown.append(f"<p class=soft>{esc(head)}</p><pre>{highlighted(tokenizer, row)}</pre>")
+        if row.get("rejected_input_ids"):
+            other = {"input_ids": row["rejected_input_ids"], "labels": row["rejected_labels"]}
+            shown.append(f"<p class=soft>rejected:</p><pre>{highlighted(tokenizer, other)}</pre>")
     return shown
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from retain import artifacts, digest
 from retain.artifacts import IGNORED_LABEL
-from retain.chat import ChatOptions, Draft, Renderer, nothing_supervised, template_digest
+from retain.chat import ChatOptions, Draft, Rendered, Renderer, nothing_supervised, sides, template_digest
 from retain.errors import DataRefused
 from retain.models import load_tokenizer
 from retain.progress import Progress
@@ -25,7 +25,7 @@ from retain.template.preview import Sampler, preview_page
 from retain.template.texts import TextWriter, text_of
 
 # Rows of an older version of this code are rendered again.
-RENDERING = 1
+RENDERING = 2
 LISTED = 1000
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Counts:
     def add(self, row: dict[str, Any]) -> None:
         place = (row["part"], row["split"])
         self.groups[(*place, "rows")] += 1
-        self.groups[(*place, "tokens")] += len(row["input_ids"])
+        self.groups[(*place, "tokens")] += len(row["input_ids"]) + len(row.get("rejected_input_ids", ()))
         self.groups[(*place, "supervised")] += row["n_supervised"]
 
     def total(self, what: str) -> int:
@@ -156,7 +156,10 @@ class _Job:
                 yield chunk, pool.submit(list, known)
             else:
                 drafts = [
-                    self.renderer.draft(row["shape"], payload, where=f"{row['source']}, row {row['id']}")
+                    [
+                        self.renderer.draft(*side, where=f"{row['source']}, row {row['id']}")
+                        for side in sides(row["shape"], payload)
+                    ]
                     for row, payload in zip(chunk, payloads, strict=True)
                 ]
                 yield chunk, pool.submit(self._tokens, key, drafts)
@@ -169,26 +172,31 @@ class _Job:
             else:
                 yield row
 
-    def _tokens(self, key: str, drafts: list[Draft]) -> list[Tokens]:
-        tokens = [Tokens(r.input_ids, r.labels, r.weight, r.rewritten_turns) for r in self.renderer.encode(drafts)]
+    def _tokens(self, key: str, drafts: list[list[Draft]]) -> list[Tokens]:
+        """Rows of one draft, or of two where a chosen answer has a rejected one."""
+        done = iter(self.renderer.encode([draft for row in drafts for draft in row]))
+        tokens = [_as_tokens([next(done) for _ in row]) for row in drafts]
         self.counts.tokenised += len(drafts)
         self.cache.put(key, tokens)
         return tokens
 
     def _shortened(self, row: dict[str, Any], tokens: Tokens) -> Iterator[dict[str, Any]]:
-        ids, labels = tokens.input_ids, tokens.labels
+        answers = [(tokens.input_ids, tokens.labels)]
+        if tokens.rejected_input_ids is not None and tokens.rejected_labels is not None:
+            answers.append((tokens.rejected_input_ids, tokens.rejected_labels))
         self.counts.rewritten += tokens.rewritten
         # A dataset's weight says how often its source is drawn (mix); only a turn's own weight scales the loss.
         self.counts.source_weights[row["source"]] = row["weight"]
-        if max(len(ids), len(labels)) > self.limit:
-            self.counts.long_rows.append((row["id"], max(len(ids), len(labels))))
+        longest = max(len(part) for answer in answers for part in answer)
+        if longest > self.limit:
+            self.counts.long_rows.append((row["id"], longest))
             if self.config.long_rows == "drop":
                 return
-            ids, labels = self._cut(row, ids, labels)
-        supervised = len(labels) - labels.count(IGNORED_LABEL)
+            answers = [self._cut(row, *answer) for answer in answers]
         done = {
             "id": row["id"], "source": row["source"], "part": row["part"], "split": row["split"],
-            "weight": tokens.weight, "input_ids": ids, "labels": labels, "n_supervised": supervised,
+            "weight": tokens.weight, "input_ids": answers[0][0], "labels": answers[0][1],
+            "n_supervised": sum(len(labels) - labels.count(IGNORED_LABEL) for _, labels in answers), **_judgement(row, answers),
         }  # fmt: skip
         self.counts.add(done)
         self.sampler.offer(done)
@@ -205,6 +213,19 @@ class _Job:
         if all(label == IGNORED_LABEL for label in labels):
             raise nothing_supervised(f"{where}, cut to {self.limit} tokens")
         return ids, labels
+
+
+def _as_tokens(answers: list[Rendered]) -> Tokens:
+    first, *second = answers
+    other = (second[0].input_ids, second[0].labels) if second else (None, None)
+    return Tokens(first.input_ids, first.labels, first.weight, sum(a.rewritten_turns for a in answers), *other)
+
+
+def _judgement(row: dict[str, Any], answers: list[tuple[list[int], list[int]]]) -> dict[str, Any]:
+    """The columns of a row that judges answers: the rejected side, or whether the only side is desirable."""
+    if row["shape"] == "kto":
+        return {"desirable": json.loads(row["payload"])["label"]}
+    return {"rejected_input_ids": answers[1][0], "rejected_labels": answers[1][1]} if len(answers) > 1 else {}
 
 
 def _has_encoder(model_dir: Path) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from retain.errors import ConfigError
-from retain.train.batches import Row, Shape, as_batches, to_device, total_weight
+from retain.train.batches import Shape, as_batches, to_device
 from retain.train.loss import Head
+from retain.train.rows import Row, total_weight
 
 SHARE_OF_LOSS = 0.1  # strength auto: penalty / task loss at the end of the warmup
 

@@ -7,92 +7,17 @@ supervised tokens of the whole step, over all devices, so that the split into mi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retain import artifacts
-from retain.errors import DataRefused
+from retain.train.rows import Row, crossed, judged_weight, total_weight
 
 if TYPE_CHECKING:
     import torch
 
 Micro = dict[str, Any]
-
-
-class Row(NamedTuple):
-    """One tokenised row; ``labels[i]`` is ``input_ids[i]`` where that token is supervised, else -100.
-
-    ``pair``: for an encoder-decoder ``input_ids`` is the source and ``labels`` the target, each of its own length.
-    """
-
-    id: str
-    part: str
-    weight: float
-    input_ids: np.ndarray
-    labels: np.ndarray
-    pair: bool = False
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """Labels by the position that predicts them: a causal model's first token has nothing before it."""
-        return self.labels if self.pair else self.labels[1:]
-
-    @property
-    def supervised(self) -> int:
-        """Tokens that carry loss."""
-        return int((self.predicted != artifacts.IGNORED_LABEL).sum())
-
-    @property
-    def tokens(self) -> int:
-        return len(self.input_ids) + (len(self.labels) if self.pair else 0)
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """The rows of a mixture by their use, and what its info.json says."""
-
-    train: list[Row]
-    target_validation: list[Row]
-    retention: list[Row]
-    info: dict[str, Any]
-
-
-def read_mixture(folder: Path, *, longest: int, pairs: bool = False) -> Mixture:
-    """Rows of a ``mixture/`` (memory: all token ids); a row longer than ``longest`` tokens or without a single supervised token is refused."""
-    info = artifacts.read_info(folder, "retain.mixture/1")
-    kinds: dict[tuple[str, str], list[Row]] = {}
-    for table in artifacts.read_tables(folder):
-        columns = {name: table.column(name).to_pylist() for name in ("id", "part", "split", "weight")}
-        tokens = [table.column(name).to_numpy(zero_copy_only=False) for name in ("input_ids", "labels")]
-        for i, ids, labels in zip(range(len(table)), *tokens, strict=True):
-            row = Row(columns["id"][i], columns["part"][i], columns["weight"][i], ids, labels, pairs)
-            _check(row, longest, folder)
-            kinds.setdefault((columns["split"][i], columns["part"][i]), []).append(row)
-    train = [row for (split, _), rows in kinds.items() if split == "train" for row in rows]
-    if not train:
-        raise DataRefused("there is no row to train on", where=str(folder), expected="rows with split train")
-    return Mixture(train, kinds.get(("validation", "target"), []), kinds.get(("validation", "replay"), []), info)
-
-
-def _check(row: Row, longest: int, folder: Path) -> None:
-    if not row.pair and len(row.labels) != len(row.input_ids):
-        raise DataRefused(
-            "a row was rendered for an encoder-decoder, and this model is not one", where=f"{folder}, row {row.id}",
-            got=f"{len(row.input_ids)} tokens and {len(row.labels)} labels", fix="render the rows again for this model",
-        )  # fmt: skip
-    if len(row.input_ids) > longest:
-        raise DataRefused(
-            "a row is longer than the model can read", where=f"{folder}, row {row.id}", got=f"{len(row.input_ids)} tokens",
-            expected=f"at most {longest}", fix="lower template.max_seq_length",
-        )  # fmt: skip
-    if row.supervised == 0:
-        raise DataRefused(
-            "a row has no supervised token: it would train nothing",
-            where=f"{folder}, row {row.id}",
-            fix="check the template's mask, or drop the row",
-        )
 
 
 def plan(count: int, *, batch_rows: int, epochs: float, max_steps: int, seed: int) -> list[np.ndarray]:
@@ -120,20 +45,21 @@ def split(rows: Sequence[Row], most_tokens: int, *, padded: bool) -> Iterator[li
         yield group
 
 
-def total_weight(rows: Sequence[Row]) -> float:
-    """Weight of all supervised tokens: what a step's loss is divided by."""
-    return sum(row.weight * row.supervised for row in rows)
-
-
 def collate(rows: Sequence[Row], *, padded: bool, pad: int) -> Micro:
     """Tensors of one forward pass.
 
     ``input_ids`` [1, T] packed or [B, L] padded on the right; ``keep`` [S] positions (flattened) whose next token is
     supervised, ``targets`` [S] those tokens, ``weights`` [S] their rows' weights; packed also ``position_ids`` [1, T] and
-    ``lengths``. Causal models need no mask for padding on the right: no real token can see it.
+    ``lengths``. Causal models need no mask for padding on the right: no real token can see it. Judged rows: all chosen
+    sides, then all rejected ones, and what `_judgement` adds.
     """
     import torch
 
+    if rows[0].judged:
+        sides = [
+            row._replace(rejected=None, desirable=None) for row in (*rows, *(r.rejected for r in rows if r.rejected))
+        ]
+        return collate(sides, padded=padded, pad=pad) | _judgement(rows, sides)
     lengths = [len(row.input_ids) for row in rows]
     width = max(len(row.labels) for row in rows) if padded else 0
     starts = np.arange(len(rows)) * width if padded else np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -151,6 +77,20 @@ def collate(rows: Sequence[Row], *, padded: bool, pad: int) -> Micro:
     if rows[0].pair:
         return micro | _pairs(rows, width, pad)
     return micro | (_padded(rows, width, pad) if padded else _packed(rows, lengths))
+
+
+def _judgement(rows: Sequence[Row], sides: Sequence[Row]) -> Micro:
+    """``sequence`` [S]: the side each supervised position belongs to; ``row_weights`` [N]; ``desirable`` [N] of kto rows."""
+    import torch
+
+    counts = [side.supervised for side in sides]
+    judged: Micro = {
+        "sequence": torch.from_numpy(np.repeat(np.arange(len(sides)), counts)),
+        "row_weights": torch.tensor([row.weight for row in rows]),
+    }
+    if rows[0].desirable is not None:
+        judged["desirable"] = torch.tensor([bool(row.desirable) for row in rows])
+    return judged
 
 
 def _packed(rows: Sequence[Row], lengths: list[int]) -> Micro:
@@ -196,17 +136,19 @@ class Shape:
 class Steps:
     """A sequence of optimizer steps for a data loader; of each step this process takes its own share of the rows.
 
-    ``apart``: replay rows go into micro-batches of their own (the divergence from the base is taken on them alone).
+    ``apart``: replay rows go into micro-batches of their own (the divergence from the base is taken on them alone), and so
+    do rows that judge answers. ``crossed``: of a step's kto rows also each prompt with another row's answer.
     """
 
-    def __init__(self, rows: list[Row], order: list[np.ndarray], shape: Shape, *, rank: int = 0, world: int = 1, apart: bool = False) -> None:  # fmt: skip
-        self.rows, self.order, self.shape, self.rank, self.world, self.apart = rows, order, shape, rank, world, apart
+    def __init__(self, rows: list[Row], order: list[np.ndarray], shape: Shape, *, rank: int = 0, world: int = 1, apart: bool = False, crossed: bool = False) -> None:  # fmt: skip
+        self.rows, self.order, self.shape, self.rank, self.world = rows, order, shape, rank, world
+        self.apart, self.crossed = apart, crossed
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, step: int) -> Micro:
-        """``micros``: the micro-batches of this process; ``total_weight`` and ``replay_weight`` of the step over all processes.
+        """``micros``: the micro-batches of this process; ``total_weight``, ``judged_weight`` and ``replay_weight`` of the step over all processes.
 
         Every process makes a forward pass in every step: one without a row of its own takes the first at weight 0.
         """
@@ -214,15 +156,19 @@ class Steps:
             raise IndexError(step)
         rows = [self.rows[i] for i in self.order[step]]
         mine = rows[self.rank :: self.world] or [rows[0]._replace(weight=0.0)]
+        judged = [row for row in mine if row.judged]
         replay = [row for row in mine if self.apart and row.part == "replay"]
-        rest = [row for row in mine if not (self.apart and row.part == "replay")]
+        rest = [row for row in mine if not (row.judged or (self.apart and row.part == "replay"))]
         micros = [
-            collate(group, padded=self.shape.padded, pad=self.shape.pad) | {"replay": part is replay}
-            for part in (rest, replay)
-            for group in split(part, self.shape.micro_tokens, padded=self.shape.padded)
+            micro | {"replay": part is replay}
+            for part in (rest, judged, replay)
+            for micro in as_batches(part, self.shape)
         ]
         replayed = total_weight([row for row in rows if row.part == "replay"])
-        return {"micros": micros, "total_weight": total_weight(rows), "replay_weight": replayed}
+        return {
+            "micros": micros, "total_weight": total_weight(rows), "judged_weight": judged_weight(rows), "replay_weight": replayed,
+            "crossed": list(as_batches(crossed(rows)[self.rank :: self.world], self.shape)) if self.crossed else [],
+        }  # fmt: skip
 
 
 def as_batches(rows: list[Row], shape: Shape) -> Iterator[Micro]:

@@ -12,12 +12,13 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from retain.errors import ConfigError, Interrupted
 from retain.train import anchor, checkpoints
 from retain.train.anchor import SHARE_OF_LOSS, Anchor
-from retain.train.batches import Micro, Row, Steps, as_batches, to_device, total_weight
+from retain.train.batches import Micro, Steps, as_batches, to_device
 from retain.train.config import TrainConfig, rate
 from retain.train.loss import Head
 from retain.train.methods import kind
 from retain.train.optimizer import MasterAdamW
 from retain.train.places import Place
+from retain.train.rows import Row, total_weight
 from retain.train.watch import Watch, history_from, history_json
 
 Log = Callable[[dict[str, float], int], None]

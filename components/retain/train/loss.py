@@ -28,7 +28,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         size = max(1, CHUNK_LOGITS // weight.shape[0])
         for at in range(0, len(targets), size):
-            total += _chunk(
+            total += chunk_loss(
                 hidden[at : at + size], weight, bias, targets[at : at + size], weights[at : at + size], grads, at
             )
         ctx.grads, ctx.dtype = grads, weight.dtype
@@ -40,7 +40,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return hidden, None if weight is None else weight.to(ctx.dtype), bias, None, None
 
 
-def _chunk(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, weights: torch.Tensor, grads: list[torch.Tensor | None], at: int) -> torch.Tensor:  # fmt: skip
+def chunk_loss(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, weights: torch.Tensor, grads: list[torch.Tensor | None], at: int) -> torch.Tensor:  # fmt: skip
     """One chunk's loss; the buffer of logits turns into exponentials and then into the slope in place."""
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
     gold = logits.gather(1, targets[:, None])

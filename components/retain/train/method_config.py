@@ -87,6 +87,15 @@ class KlConfig(StepConfig):
     beta: float = Field(default=0.0, ge=0, description="Weight of the divergence beside the task loss; 0 = off; 0.1 where replay alone forgets too much.")  # fmt: skip
 
 
+class PreferenceConfig(StepConfig):
+    """Objectives on judged answers: dpo (2305.18290), kto (2402.01306), orpo (2403.07691)."""
+
+    beta: float = Field(default=0.1, gt=0, description="Sharpness: scale of the rewards (dpo, kto), weight of the odds ratio beside the loss of the chosen answer (orpo).")  # fmt: skip
+    desirable_weight: float = Field(default=1.0, ge=0, description="Weight of desirable rows (kto); keep desirable_weight · n_desirable near undesirable_weight · n_undesirable.")  # fmt: skip
+    undesirable_weight: float = Field(default=1.0, ge=0, description="Weight of undesirable rows (kto).")
+    replay_weight: float = Field(default=0.2, ge=0, description="Weight of the mean loss of plain replay and safety rows (nats per token) beside the mean preference loss of a step.")  # fmt: skip
+
+
 class AnchorConfig(StepConfig):
     """A quadratic pull back to the base's weights; for LoRA on ΔW = scale·B·A, not on A and B (EWC-LoRA, 2602.17559)."""
 

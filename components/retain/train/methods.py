@@ -8,9 +8,9 @@ from typing import Any
 
 from retain.errors import ConfigError
 from retain.train import bottleneck, lora_linear, starts, targets
-from retain.train.batches import Row
 from retain.train.config import TrainConfig
 from retain.train.method_config import LoraConfig
+from retain.train.rows import Row
 
 SMALL_DATA_ROWS = 1000
 
@@ -65,7 +65,7 @@ def lora(start: Start) -> Any:
     from peft import LoraConfig as PeftLora
 
     knobs = start.config.lora
-    dropout = (0.05 if len(start.rows) < SMALL_DATA_ROWS else 0.0) if knobs.dropout == "auto" else float(knobs.dropout)
+    dropout = _auto_dropout(start) if knobs.dropout == "auto" else float(knobs.dropout)
     names, ranks, alphas = _planned(start.model, knobs)
     settings = PeftLora(
         r=knobs.r, lora_alpha=knobs.alpha, lora_dropout=dropout, target_modules=names, use_rslora=knobs.use_rslora, use_dora=knobs.use_dora,
@@ -73,6 +73,11 @@ def lora(start: Start) -> Any:
     )  # fmt: skip
     adapted = starts.adapt(start.model, settings, knobs.init, start.rows, start.config.batch_rows)
     return _in_base_precision(adapted)
+
+
+def _auto_dropout(start: Start) -> float:
+    """A preference is a small difference of two answers, which dropout would drown."""
+    return 0.05 if len(start.rows) < SMALL_DATA_ROWS and start.config.objective == "sft" else 0.0
 
 
 def _planned(model: Any, knobs: LoraConfig) -> tuple[list[str], dict[str, int], dict[str, float]]:

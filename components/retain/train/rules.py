@@ -1,10 +1,17 @@
 """Knobs that cannot act together are refused with the reason, before anything is loaded."""
 
-from retain.errors import ConfigError
-from retain.train.config import METHOD_RATES, SOFT_PROMPTS, TrainConfig, rate
-from retain.train.method_config import MUTATING_STARTS
+from retain.errors import ConfigError, DataRefused
+from retain.train.config import SOFT_PROMPTS, TrainConfig, known_rates, rate
+from retain.train.method_config import MUTATING_STARTS, PreferenceConfig
+from retain.train.rows import Mixture
 
 LORA_FAMILY = ("lora", "qlora")
+BASE_CHANGING = ("full", "freeze", "osf")
+# What to do with rows of a kind that the objective cannot learn from.
+FIXES = {
+    "pairs": "use train.objective dpo or orpo, or keep one side: map: {prompt: '{prompt}', completion: '{chosen}'}",
+    "judgements": "use train.objective kto", "plain rows": "use train.objective sft, or give rows with chosen and rejected (dpo, orpo) or a label (kto)",
+}  # fmt: skip
 # Sub-config → the methods that read it.
 OWNERS = {
     "lora": (*LORA_FAMILY, "ia3", "oft", "osf"), "quant": ("qlora",), "freeze": ("freeze",), "prompt": SOFT_PROMPTS, "oft": ("oft", "osf"), "bottleneck": ("bottleneck",),
@@ -44,12 +51,41 @@ def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
         (isinstance(lora.dropout, float) and not 0 <= lora.dropout < 1, "a share must lie in [0, 1)", "lora.dropout", "use 0.05"),
         (isinstance(config.learning_rate, float) and config.learning_rate < 0, "a rate cannot be negative", "learning_rate", "use auto"),
     ]  # fmt: skip
+    tests += _objective_faults(config)
     return faults + [(reason, where, fix) for wrong, reason, where, fix in tests if wrong]
+
+
+def _objective_faults(config: TrainConfig) -> list[tuple[bool, str, str, str]]:
+    """The same for objectives other than sft."""
+    objective, method, knobs, mutating = config.objective, config.method, config.preference, config.lora.init in MUTATING_STARTS  # fmt: skip
+    refers, plain = objective in ("dpo", "kto"), PreferenceConfig()
+    weighted = (knobs.desirable_weight, knobs.undesirable_weight) != (plain.desirable_weight, plain.undesirable_weight)
+    return [
+        (objective == "sft" and knobs != plain, "objective sft does not read these settings: preference", "preference", "remove train.preference, or use objective dpo, kto or orpo"),
+        (weighted and objective in ("dpo", "orpo"), f"objective {objective} knows no desirable and undesirable rows", "preference.desirable_weight", "use objective kto"),
+        (refers and method in BASE_CHANGING, f"{objective} compares with the base, and method {method} leaves no adapter to switch off", "objective", "use an adapter method, or objective orpo, which needs no reference"),
+        (refers and mutating, f"a {config.lora.init} start changes the base's weights: with the adapter off it is not the reference", "lora.init", "use lora.init default or eva"),
+        (objective == "kto" and config.batch_rows < 2, "kto measures its drift on each prompt with another row's answer", "batch_rows", "use at least 2 rows a step"),
+    ]  # fmt: skip
+
+
+def check_rows(config: TrainConfig, rows: Mixture, folder: str) -> None:
+    """The rows must be of the kind that the objective learns from; general rows are plain."""
+    wanted = {"dpo": "pairs", "orpo": "pairs", "kto": "judgements"}.get(config.objective, "plain rows")
+    uses = [(row, wanted) for row in (*rows.train, *rows.target_validation) if row.part == "target"]
+    uses += [(row, "plain rows") for row in (*rows.train, *rows.retention) if row.part == "replay"]
+    for row, need in uses:
+        got = "pairs" if row.rejected else "judgements" if row.judged else "plain rows"
+        if got != need:
+            raise DataRefused(
+                f"objective {config.objective} learns from {wanted}" if row.part == "target" else "replay rows are plain rows: they are there to be kept, not to be judged",
+                where=f"{folder}, row {row.id}", got=got, expected=need, fix=FIXES[got] if row.part == "target" else "map them to prompt and completion",
+            )  # fmt: skip
 
 
 def warnings(config: TrainConfig) -> tuple[str, ...]:
     """What a person should know although the run may go on."""
-    high = METHOD_RATES[config.method][1]
+    high = known_rates(config.method, config.objective)[1]
     if rate(config) <= high:
         return ()
     return (

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from retain.train.batches import Row, collate
+from retain.train.batches import collate
+from retain.train.rows import Row
 
 DATA_ROWS = 64  # rows that eva and corda look at
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from retain import artifacts, digest, models
 from retain.train import batches, load, places, rules
-from retain.train.batches import Mixture, Row
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import keep_freed_memory
 from retain.train.method_config import MUTATING_STARTS
+from retain.train.rows import Mixture, Row, read_mixture
 
 AUTO_EVALUATIONS = 4  # a run
 
@@ -73,7 +73,8 @@ def train(
         keep_freed_memory()
     rules.check(config, device)
     base = load.load_base(config, model_dir, device)
-    rows = batches.read_mixture(mixture, longest=load.longest(base), pairs=base.config.is_encoder_decoder)
+    rows = read_mixture(mixture, longest=load.longest(base), pairs=base.config.is_encoder_decoder)
+    rules.check_rows(config, rows, str(mixture))
     run = _build(config, base, rows, checkpoints, model_dir, log, device)
     with _signals(run.engine):
         run.go()
@@ -102,6 +103,7 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     from retain.train import checkpoints
     from retain.train.engine import Engine, Plan
     from retain.train.methods import Start, prepare
+    from retain.train.preference import PreferenceEngine
     from retain.train.watch import History, Watch
 
     model = prepare(Start(config, base, rows.train, model_dir))
@@ -118,7 +120,9 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     )  # fmt: skip
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
     found = checkpoints.find(config.resume, place.folder, key)
-    return Run(config, Engine(config, model, plan, watch, device), rows, found, _start(config, model, place.folder))
+    kind = Engine if config.objective == "sft" else PreferenceEngine
+    engine = kind(config, model, plan, watch, device)
+    return Run(config, engine, rows, found, _start(config, model, place.folder))
 
 
 def _start(config: TrainConfig, model: Any, place: Path) -> Path | None:
@@ -134,7 +138,7 @@ def plan_steps(config: TrainConfig, rows: Mixture, shape: batches.Shape) -> batc
         len(rows.train), batch_rows=config.batch_rows, epochs=config.num_train_epochs, max_steps=config.max_steps, seed=config.seed
     )  # fmt: skip
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return batches.Steps(rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0)
+    return batches.Steps(rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0, crossed=config.objective == "kto")  # fmt: skip
 
 
 def every(steps: int | str, total: int) -> int:

@@ -10,13 +10,14 @@ from retain import artifacts, models
 from retain.errors import DataRefused
 from retain.train import attention, batches
 from retain.train.loss import Head
+from retain.train.rows import Row, read_mixture, total_weight
 
 from .conftest import token_rows
 
 
 @pytest.fixture
-def rows(mixture: Path) -> list[batches.Row]:
-    return batches.read_mixture(mixture, longest=512).train
+def rows(mixture: Path) -> list[Row]:
+    return read_mixture(mixture, longest=512).train
 
 
 def test_an_epoch_takes_every_row_once_and_two_epochs_differ_in_order() -> None:
@@ -33,7 +34,7 @@ def test_the_seed_decides_the_order() -> None:
     assert list(one) == list(again) != list(two)
 
 
-def test_the_ranks_share_a_step_and_agree_on_its_weight(rows: list[batches.Row]) -> None:
+def test_the_ranks_share_a_step_and_agree_on_its_weight(rows: list[Row]) -> None:
     order = batches.plan(len(rows), batch_rows=8, epochs=1, max_steps=0, seed=0)
     whole = batches.Steps(rows, order, batches.Shape(64, False))[0]
     parts = [batches.Steps(rows, order, batches.Shape(64, False), rank=r, world=2)[0] for r in (0, 1)]
@@ -43,7 +44,7 @@ def test_the_ranks_share_a_step_and_agree_on_its_weight(rows: list[batches.Row])
 
 
 @pytest.mark.parametrize("most", [16, 40, 1000])
-def test_packed_loss_is_unpacked_loss(rows: list[batches.Row], tiny_llama: Path, most: int) -> None:
+def test_packed_loss_is_unpacked_loss(rows: list[Row], tiny_llama: Path, most: int) -> None:
     """T4: to 1e-5 in fp32, for the loss and for the gradients."""
     found = []
     for padded, tokens in ((True, 1), (False, most)):  # padded with one row at a time: the plain reference
@@ -54,10 +55,10 @@ def test_packed_loss_is_unpacked_loss(rows: list[batches.Row], tiny_llama: Path,
         model.requires_grad_(True)
         head = Head(model)
         loss = sum(head.loss(model, micro) for micro in batches.as_batches(rows, batches.Shape(tokens, padded)))
-        (loss / batches.total_weight(rows)).backward()
+        (loss / total_weight(rows)).backward()
         found.append(
             (
-                float(loss.detach()) / batches.total_weight(rows),
+                float(loss.detach()) / total_weight(rows),
                 torch.cat([p.grad.flatten() for p in model.parameters()]),
             )
         )
@@ -65,18 +66,16 @@ def test_packed_loss_is_unpacked_loss(rows: list[batches.Row], tiny_llama: Path,
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-3)
 
 
-def test_the_loss_is_transformers_own_loss(rows: list[batches.Row], tiny_llama: Path) -> None:
+def test_the_loss_is_transformers_own_loss(rows: list[Row], tiny_llama: Path) -> None:
     model = models.load_model(tiny_llama, dtype="fp32")
     row = rows[0]
     ids, labels = (torch.tensor(np.array(x), dtype=torch.long)[None] for x in (row.input_ids, row.labels))
     expected = float(model(input_ids=ids, labels=labels).loss.detach())
     micro = batches.collate([row], padded=True, pad=0)
-    assert float(Head(model).loss(model, micro).detach()) / batches.total_weight([row]) == pytest.approx(
-        expected, abs=1e-6
-    )
+    assert float(Head(model).loss(model, micro).detach()) / total_weight([row]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_packing_wastes_nothing_and_padding_little(rows: list[batches.Row]) -> None:
+def test_packing_wastes_nothing_and_padding_little(rows: list[Row]) -> None:
     packed = list(batches.as_batches(rows, batches.Shape(100, False)))
     padded = list(batches.as_batches(rows, batches.Shape(100, True)))
     real = sum(len(row.input_ids) for row in rows)
@@ -90,18 +89,18 @@ def test_a_row_without_a_supervised_token_is_refused_by_name(tmp_path: Path) -> 
     rows[5]["labels"] = [artifacts.IGNORED_LABEL] * len(rows[5]["labels"])
     artifacts.write_rows(tmp_path, "retain.mixture/1", rows)
     with pytest.raises(DataRefused, match="row-5"):
-        batches.read_mixture(tmp_path, longest=512)
+        read_mixture(tmp_path, longest=512)
 
 
 def test_a_row_longer_than_the_model_is_refused_by_name(mixture: Path) -> None:
     with pytest.raises(DataRefused, match="longer than the model"):
-        batches.read_mixture(mixture, longest=10)
+        read_mixture(mixture, longest=10)
 
 
 def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     artifacts.write_rows(tmp_path, "retain.mixture/1", [row | {"split": "validation"} for row in token_rows()])
     with pytest.raises(DataRefused, match="no row to train on"):
-        batches.read_mixture(tmp_path, longest=512)
+        read_mixture(tmp_path, longest=512)
 
 
 def test_the_divergence_is_torchs_own_and_pulls_the_tuned_side_only(tiny_llama: Path) -> None:

@@ -35,6 +35,9 @@ def torchrun(configs: dict[str, dict[str, Any]], mixture: Path, model: Path, out
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+JUDGED: dict[str, dict[str, Any]] = {"kto, odd batches": {"objective": "kto", "batch_rows": 3}}
+
+
 def test_two_processes_are_one(trained: Trained, tmp_path: Path, mixture: Path, tiny_llama: Path) -> None:
     configs = {name: {k: v for k, v in (QUICK | run).items() if not (run.get("method") == "full" and k == "lora")} for name, run in RUNS.items()}  # fmt: skip
     torchrun(configs, mixture, tiny_llama, tmp_path / "two")

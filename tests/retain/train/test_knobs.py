@@ -63,6 +63,7 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 # Flipped by a test of their own: elsewhere in this folder.
 ELSEWHERE = {
     "seed", "device", "micro_tokens", "packing", "gradient_checkpointing", "eval_steps", "max_eval_rows", "save_steps", "keep_checkpoints", "resume", "divergence_nats",
+    "objective", "preference.beta", "preference.desirable_weight", "preference.undesirable_weight", "preference.replay_weight",
     "method", "early_stopping.patience", "early_stopping.min_delta_nats", "early_stopping.max_retention_rise_nats", "early_stopping.keep_best",
 }  # fmt: skip
 
@@ -147,13 +148,12 @@ def test_every_start_is_the_base_and_its_adapter_sits_on_the_untouched_base(init
     adapted = PeftModel.from_pretrained(models.load_model(tiny_llama, dtype="fp32"), str(tmp_path / "run" / "adapter"))
     from retain.train import batches
     from retain.train.loss import Head
+    from retain.train.rows import read_mixture, total_weight
 
-    rows = batches.read_mixture(mixture, longest=512).target_validation
+    rows = read_mixture(mixture, longest=512).target_validation
     head, shape = Head(adapted.get_base_model()), batches.Shape(1000, padded=True)
     with torch.no_grad():
-        loss = sum(
-            float(head.loss(adapted, micro)) for micro in batches.as_batches(rows, shape)
-        ) / batches.total_weight(rows)
+        loss = sum(float(head.loss(adapted, micro)) for micro in batches.as_batches(rows, shape)) / total_weight(rows)
     assert loss == pytest.approx(result.target_validation_nats, abs=1e-4)
 
 

@@ -1,0 +1,79 @@
+"""From a file of judged rows to a merged model: validate, template, mix, train, merge."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retain import artifacts
+from retain.chat import render
+from retain.config import parse
+from retain.merge.config import MergeConfig
+from retain.merge.work import merge
+from retain.mix.config import MixConfig
+from retain.mix.work import mix
+from retain.models import load_tokenizer
+from retain.template.config import TemplateConfig
+from retain.template.work import template
+from retain.validate.config import DatasetSpec, ValidateConfig
+from retain.validate.work import validate
+
+from .conftest import Trained
+
+ANSWERS = {True: "it will come on monday morning.", False: "the shop answers an invoice."}
+
+
+def preference(i: int) -> dict[str, Any]:
+    return {"prompt": f"where is parcel number {i}?", "chosen": ANSWERS[True], "rejected": ANSWERS[False]}
+
+
+def kto(i: int) -> dict[str, Any]:
+    return {"prompt": f"where is parcel number {i}?", "completion": ANSWERS[i % 2 == 0], "label": i % 2 == 0}
+
+
+def general(i: int) -> dict[str, Any]:
+    turns = [("user", f"send an invoice for number {i}"), ("assistant", f"the customer asks please {i}.")]
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+@pytest.mark.parametrize(("objective", "make"), [("dpo", preference), ("orpo", preference), ("kto", kto)])
+def test_judged_rows_become_a_model(
+    objective: str, make: Any, tiny_llama: Path, tmp_path: Path, trained: Trained
+) -> None:
+    files = {"target": [make(i) for i in range(24)], "replay": [general(i) for i in range(24)]}
+    for name, rows in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    specs = [parse(DatasetSpec, {"path": str(tmp_path / f"{part}.jsonl"), "part": part}) for part in files]
+    validate(ValidateConfig(), specs, [Path(s.path) for s in specs], tiny_llama, tmp_path / "dataset", tmp_path / "rejects", tmp_path / "report.html")  # fmt: skip
+    template(TemplateConfig(), tmp_path / "dataset", tiny_llama, tmp_path / "rendered", tmp_path / "preview.html")
+    mixed = mix(
+        MixConfig(share=0.2, source="files"), tmp_path / "rendered", [], tmp_path / "mixture", tmp_path / "mix.html"
+    )
+    assert mixed.replay_share == pytest.approx(0.2, abs=0.05)
+    result = trained(rows=tmp_path / "mixture", objective=objective, max_steps=16, learning_rate=2e-2, save_steps=8)
+    assert result.target_validation_nats < result.base_target_validation_nats
+    done = merge(MergeConfig(), tiny_llama, [(tmp_path / "run" / "adapter", 1.0)], tmp_path / "model")
+    assert done.changed_tensors == 6
+    shown = (tmp_path / "preview.html").read_text()
+    assert ("rejected:" in shown) if objective != "kto" else (", undesirable" in shown)
+
+
+def test_both_sides_are_rendered_in_the_same_template(tiny_llama: Path, tmp_path: Path) -> None:
+    """Tokens and labels of each side are those of a prompt–completion row; both begin with the same prompt."""
+    row = {"id": "a", "source": "s", "part": "target", "split": "train", "shape": "preference", "weight": 1.0, "payload": json.dumps(preference(1))}  # fmt: skip
+    artifacts.write_rows(tmp_path / "dataset", "retain.dataset/1", [row])
+    for again in (False, True):  # the second time from the cache
+        result = template(TemplateConfig(), tmp_path / "dataset", tiny_llama, tmp_path / "rendered", tmp_path / "p.html", cache=tmp_path / "cache")  # fmt: skip
+        assert result.cached_rows == again
+        (done,) = artifacts.read_rows(tmp_path / "rendered", "retain.rendered/1")
+        tokenizer = load_tokenizer(tiny_llama)
+        for column, name in (("", "chosen"), ("rejected_", "rejected")):
+            one = render(
+                tokenizer, "prompt_completion", {"prompt": preference(1)["prompt"], "completion": preference(1)[name]}
+            )
+            assert (done[f"{column}input_ids"], done[f"{column}labels"]) == (one.input_ids, one.labels)
+        assert done["n_supervised"] == sum(
+            label != -100 for side in ("", "rejected_") for label in done[f"{side}labels"]
+        )
+        assert result.tokens == len(done["input_ids"]) + len(done["rejected_input_ids"])
