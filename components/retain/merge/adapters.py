@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REFUSED = {
     **dict.fromkeys(("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "ADAPTION_PROMPT"), "it adds trained inputs, not weights: serve it attached"),
     "BOTTLENECK": "its layers are not linear: serve it attached",
+    "PROBE": "it is a head over classes beside the untouched base: load it with retain.train.probe",
 }  # fmt: skip
 # Starts that change the base itself: their A and B mean nothing on the original weights.
 MOVES_THE_BASE = ("pissa", "olora", "corda", "loftq")

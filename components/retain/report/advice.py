@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from retain.page import Html, esc
-from retain.train.config import METHOD_RATES, known_rates
+from retain.train.config import MERGEABLE, METHOD_RATES, known_rates
 
 LOST = {"macro_margin", "benchmark_drop", "critical_margin"}
-MERGED = ("lora", "qlora", "full", "freeze")  # methods whose change has a strength
 STRENGTH, SHARE, MOST_SHARE = 0.7, 0.05, 0.25
 Settings = Mapping[str, Any]
 
@@ -34,7 +33,7 @@ def _forget_less(recipe: Settings) -> list[Html]:
     train, data = recipe.get("train", {}), recipe.get("data", {})
     method = train.get("method", "")
     steps = []
-    if method in {"", *MERGED}:
+    if method in {"", *MERGEABLE}:
         steps.append(_set("Go back towards the base without training again: the loss shrinks faster than the gain", "merge.strength", STRENGTH))  # fmt: skip
     if method == "full":
         steps.append(_set("Train low-rank adapters instead of every weight", "train.method", "lora"))

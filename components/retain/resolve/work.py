@@ -14,6 +14,7 @@ from retain.plan.gate import GatePlan, check, from_last_run, plan_gate
 from retain.plan.power import Planned
 from retain.resolve.recipe import Recipe
 from retain.tracking import home
+from retain.train.config import MERGEABLE
 from retain.validate.config import DatasetSpec
 
 
@@ -71,6 +72,11 @@ def _check_parts(recipe: Recipe) -> None:
             expected="an entry with part: target and split: train",
             fix="add the training file",
         )
+    if recipe.train.method not in MERGEABLE:
+        raise ConfigError(
+            "a run merges what it trained, and this method's change cannot become weights", where="train.method", got=recipe.train.method,
+            expected=", ".join(MERGEABLE), fix="train it by itself with `retain train` and serve the adapter attached to its base",
+        )  # fmt: skip
     if recipe.gate.target.rule != "none" and ("target", "test") not in have:
         raise ConfigError(
             "data.datasets: no rows to measure the target on", expected="an entry with part: target and split: test (200 rows or more, never trained on)",

@@ -17,6 +17,7 @@ from retain.train.method_config import (
     PreferenceConfig,
     PromptConfig,
     QuantConfig,
+    WeightingConfig,
 )
 
 # Rates that worked without breaking the base, and the highest that is known to (full: never above 2e-5; the soft prompts
@@ -24,11 +25,16 @@ from retain.train.method_config import (
 METHOD_RATES: dict[str, tuple[float, float]] = {
     "lora": (1e-4, 5e-4), "qlora": (1e-4, 5e-4), "full": (1e-5, 2e-5), "freeze": (1e-5, 5e-5), "bottleneck": (1e-4, 1e-3), "prefix": (1e-3, 3e-2),
     "prompt": (1e-3, 3e-2), "p_tuning": (1e-3, 3e-2), "ia3": (1e-3, 5e-3), "oft": (1e-4, 1e-3), "osf": (1e-5, 5e-5),
+    "probe": (1e-3, 1e-1),
 }  # fmt: skip
 # Preference losses move a model further per step: trl's defaults are 1e-6 (full) beside 2e-5 for supervised tuning.
 PREFERENCE_RATE_SHARE = 0.1
+# Methods whose change is one of the base's weights: what merge, and with it a whole run, can take.
+MERGEABLE = ("lora", "qlora", "full", "freeze")
 SOFT_PROMPTS = ("prefix", "prompt", "p_tuning")
-Method = Literal["lora", "qlora", "full", "freeze", "bottleneck", "prefix", "prompt", "p_tuning", "ia3", "oft", "osf"]
+Method = Literal[
+    "lora", "qlora", "full", "freeze", "bottleneck", "prefix", "prompt", "p_tuning", "ia3", "oft", "osf", "probe"
+]
 
 
 class TrainConfig(StepConfig):
@@ -36,7 +42,7 @@ class TrainConfig(StepConfig):
 
     method: Method = Field(
         default="lora",
-        description="What is trained: lora, qlora (4-bit base), full (every weight), freeze (some weights), bottleneck adapters, prefix, prompt, p_tuning, ia3, oft, osf.",
+        description="What is trained: lora, qlora (4-bit base), full (every weight), freeze (some weights), bottleneck adapters, prefix, prompt, p_tuning, ia3, oft, osf, probe (a head over classes on the frozen base).",
     )
     objective: Literal["sft", "dpo", "kto", "orpo"] = Field(
         default="sft",
@@ -123,6 +129,13 @@ class TrainConfig(StepConfig):
     kl: KlConfig = Field(default_factory=KlConfig, description="Divergence from the base on replay rows.")
     preference: PreferenceConfig = Field(
         default_factory=PreferenceConfig, description="Settings of objectives dpo, kto and orpo."
+    )
+    weighting: WeightingConfig = Field(
+        default_factory=WeightingConfig, description="Softer learning of what the base finds hard."
+    )
+    task_weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Factor on the loss of a dataset's training rows, by its name; the others keep 1. How often rows are drawn is data.datasets[].weight.",
     )
     anchor: AnchorConfig = Field(default_factory=AnchorConfig, description="Pull back to the base's weights.")
     early_stopping: EarlyStoppingConfig = Field(

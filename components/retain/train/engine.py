@@ -18,7 +18,7 @@ from retain.train.loss import Head
 from retain.train.methods import kind
 from retain.train.optimizer import MasterAdamW
 from retain.train.places import Place
-from retain.train.rows import Row, total_weight
+from retain.train.rows import Row, judged_weight, total_weight
 from retain.train.watch import Watch, history_from, history_json
 
 Log = Callable[[dict[str, float], int], None]
@@ -144,7 +144,7 @@ class Engine(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss on target rows and on general rows, nats per supervised token; NaN where there are no such rows."""
         self.model.eval()
-        target, retention = (self.mean_loss(rows) for rows in (self.plan.target_validation, self.plan.retention))
+        target, retention = self._by_dataset(self.plan.target_validation), self.mean_loss(self.plan.retention)
         if self.watch.evaluated(self.state.global_step, target, retention) and self.config.early_stopping.keep_best:
             self.best = [weight.detach().clone() for weight in self.final_weights()]
         named = {"target_validation_nats": target, "retention_nats": retention}
@@ -154,12 +154,30 @@ class Engine(Trainer):
         self.watch.pause()
         return named
 
+    def _by_dataset(self, rows: list[Row]) -> float:
+        """Mean loss of the target rows; where they come from several datasets, each one's is watched as well."""
+        names, step = sorted({row.source for row in rows}), self.state.global_step
+        if len(names) < 2:
+            return self.mean_loss(rows)
+        total = weight = 0.0
+        for name in names:
+            own = [row for row in rows if row.source == name]
+            loss, share = self.mean_loss(own), total_weight(own) + judged_weight(own)
+            self.watch.history.by_dataset.setdefault(name, []).append([step, loss])
+            self._tell({f"target_validation_nats/{name}": loss}, step)
+            total, weight = total + share * loss, weight + share
+        return total / weight
+
     def mean_loss(self, rows: list[Row]) -> float:
         if not rows:
             return float("nan")
         batches = as_batches(rows, self.plan.steps.shape)
         total = sum(float(self.head.loss(self.model, to_device(micro, self.args.device))) for micro in batches)
         return total / total_weight(rows)
+
+    def final_facts(self) -> dict[str, float]:
+        """What an objective measures on the weights that are saved, beside their losses."""
+        return {}
 
     def final_weights(self) -> list[torch.Tensor]:
         """What a run ends with: fp32 masters of an adapter, or a model's own weights in its own precision."""

@@ -122,8 +122,8 @@ class Head:
         total = tuned.new_zeros((), dtype=torch.float32)
         for b, t, w in zip(*(x.split(self.rows_at_a_time()) for x in (base, tuned, weights)), strict=True):
             with torch.no_grad():
-                reference = self._logits(b).log_softmax(dim=-1)
-            log_tuned = self._logits(t).log_softmax(dim=-1)
+                reference = self.logits(b).log_softmax(dim=-1)
+            log_tuned = self.logits(t).log_softmax(dim=-1)
             total = (
                 total
                 + (
@@ -135,7 +135,7 @@ class Head:
     def rows_at_a_time(self) -> int:
         return max(1, CHUNK_LOGITS // self.module.weight.shape[0])
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         if not self.fused:
             return hidden.float()
         return torch.nn.functional.linear(hidden, self.module.weight, self.module.bias).float()

@@ -87,6 +87,14 @@ class KlConfig(StepConfig):
     beta: float = Field(default=0.0, ge=0, description="Weight of the divergence beside the task loss; 0 = off; 0.1 where replay alone forgets too much.")  # fmt: skip
 
 
+class WeightingConfig(StepConfig):
+    """Target rows or tokens weighed by how hard the base finds them, from one forward pass before the first step."""
+
+    kind: Literal["none", "flow", "stm"] = Field(default="none", description="flow: rows by exp(−loss / temperature) (2502.02797); stm: tokens that surprise the base are left out (2501.14315).")  # fmt: skip
+    temperature: float | Auto = Field(default="auto", description="Of flow, nats per token; auto: the median loss of the rows.")  # fmt: skip
+    max_token_nats: float = Field(default=0.916, gt=0, description="Of stm: tokens with a larger loss under the base carry none in training, nats (0.916: a perplexity of 2.5).")  # fmt: skip
+
+
 class PreferenceConfig(StepConfig):
     """Objectives on judged answers: dpo (2305.18290), kto (2402.01306), orpo (2403.07691)."""
 

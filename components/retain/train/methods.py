@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retain.errors import ConfigError
-from retain.train import bottleneck, lora_linear, starts, targets
+from retain.train import bottleneck, lora_linear, probe, starts, targets
 from retain.train.config import TrainConfig
 from retain.train.method_config import LoraConfig
 from retain.train.rows import Row
@@ -23,6 +23,7 @@ class Start:
     model: Any
     rows: list[Row]
     model_dir: Path
+    classes: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:
@@ -160,18 +161,25 @@ def bottlenecks(start: Start) -> Any:
     return bottleneck.insert(start.model, start.config.bottleneck)
 
 
+def linear_probe(start: Start) -> Any:
+    """A head over classes on the frozen base."""
+    return probe.insert(start.model, start.classes)
+
+
 def _transposed(model: Any) -> bool:
     return any(type(module).__name__ == "Conv1D" for module in model.modules())
 
 
 METHODS: dict[str, Callable[[Start], Any]] = {
     "lora": lora, "qlora": lora, "full": full, "freeze": freeze, "bottleneck": bottlenecks, "prefix": soft_prompt, "prompt": soft_prompt,
-    "p_tuning": soft_prompt, "ia3": ia3, "oft": rotations, "osf": rotations,
+    "p_tuning": soft_prompt, "ia3": ia3, "oft": rotations, "osf": rotations, "probe": linear_probe,
 }  # fmt: skip
 
 
 def kind(model: Any) -> str:
-    """What lies in adapter/: peft (its own layout), bottleneck (ours) or weights (of the base, changed)."""
+    """What lies in adapter/: peft (its own layout), bottleneck or probe (ours) or weights (of the base, changed)."""
     if hasattr(model, "peft_config"):
         return "peft"
+    if hasattr(model, probe.MARK):
+        return "probe"
     return "bottleneck" if hasattr(model, bottleneck.MARK) else "weights"

@@ -10,7 +10,7 @@ from retain.train import objectives
 from retain.train.batches import as_batches, to_device
 from retain.train.engine import Engine
 from retain.train.objectives import Judged
-from retain.train.rows import Row, crossed, judged_weight
+from retain.train.rows import Row, crossed, dataset_suffix, judged_weight
 from retain.train.sequences import answer_log_probs
 
 
@@ -88,7 +88,9 @@ class PreferenceEngine(Engine):
             judged = self._judge(self.model, micro)
             total += float((judged.losses * micro["row_weights"]).sum())
             rewards.add(judged, micro["row_weights"])
-        self._tell(rewards.means("validation_"), self.state.global_step)
+        self._tell(
+            rewards.means("validation_", dataset_suffix(self.plan.target_validation, rows)), self.state.global_step
+        )
         return total / judged_weight(rows)
 
 
@@ -107,5 +109,5 @@ class Rewards:
             held[0] += float((values * weights)[there].sum())
             held[1] += float(weights[there].sum())
 
-    def means(self, prefix: str = "") -> dict[str, float]:
-        return {prefix + name: total / weight for name, (total, weight) in self.sums.items() if weight}
+    def means(self, prefix: str = "", suffix: str = "") -> dict[str, float]:
+        return {prefix + name + suffix: total / weight for name, (total, weight) in self.sums.items() if weight}

@@ -15,7 +15,8 @@ class Row(NamedTuple):
     """One tokenised row; ``labels[i]`` is ``input_ids[i]`` where that token is supervised, else -100.
 
     ``pair``: for an encoder-decoder ``input_ids`` is the source and ``labels`` the target, each of its own length.
-    A row that judges answers has a ``rejected`` side beside its own, or says whether it is ``desirable``.
+    A row that judges answers has a ``rejected`` side beside its own, or says whether it is ``desirable``. A row that is
+    ``classified`` carries one label more than tokens: the last token predicts its class index.
     """
 
     id: str
@@ -27,6 +28,14 @@ class Row(NamedTuple):
     source: str = ""
     rejected: "Row | None" = None
     desirable: bool | None = None
+    classified: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What can be learnt from it."""
+        if self.classified:
+            return "classes"
+        return "pairs" if self.rejected is not None else "judgements" if self.judged else "plain rows"
 
     @property
     def judged(self) -> bool:
@@ -63,7 +72,7 @@ def read_mixture(folder: Path, *, longest: int, pairs: bool = False) -> Mixture:
     info = artifacts.read_info(folder, "retain.mixture/1")
     kinds: dict[tuple[str, str], list[Row]] = {}
     for table in artifacts.read_tables(folder):
-        for split, row in _rows(table, pairs):
+        for split, row in _rows(table, pairs, classified=bool(class_names(info))):
             for side in (row, *([row.rejected] if row.rejected else [])):
                 _check(side, longest, folder)
             kinds.setdefault((split, row.part), []).append(row)
@@ -73,18 +82,26 @@ def read_mixture(folder: Path, *, longest: int, pairs: bool = False) -> Mixture:
     return Mixture(train, kinds.get(("validation", "target"), []), kinds.get(("validation", "replay"), []), info)
 
 
-def _rows(table: Any, pairs: bool) -> Iterator[tuple[str, Row]]:
+def class_names(info: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the classes of a mixture that was rendered for a classifier head, in the order of their indices."""
+    return tuple(info.get("options", {}).get("class_names", ()))
+
+
+def _rows(table: Any, pairs: bool, *, classified: bool) -> Iterator[tuple[str, Row]]:
     """(split, row) of one Arrow table of TOKEN_SCHEMA; token ids are views into it."""
     names, lists = ("id", "part", "split", "weight", "source", "desirable"), ("input_ids", "labels", "rejected_input_ids", "rejected_labels")  # fmt: skip
     plain = zip(*(table.column(name).to_pylist() for name in names), strict=True)
     tokens = zip(*(table.column(name).to_numpy(zero_copy_only=False) for name in lists), strict=True)
     for (name, part, split, weight, source, desirable), (ids, labels, other, other_labels) in zip(plain, tokens, strict=True):  # fmt: skip
         row = Row(name, part, weight, ids, labels, pairs, source, desirable=desirable)
+        if classified and len(labels) == 1:
+            nothing = np.full(len(ids), artifacts.IGNORED_LABEL, labels.dtype)
+            row = row._replace(labels=np.concatenate([nothing, labels]), pair=False, classified=True)
         yield split, row if other is None else row._replace(rejected=row._replace(input_ids=other, labels=other_labels))
 
 
 def _check(row: Row, longest: int, folder: Path) -> None:
-    if not row.pair and len(row.labels) != len(row.input_ids):
+    if not (row.pair or row.classified) and len(row.labels) != len(row.input_ids):
         raise DataRefused(
             "a row was rendered for an encoder-decoder, and this model is not one", where=f"{folder}, row {row.id}",
             got=f"{len(row.input_ids)} tokens and {len(row.labels)} labels", fix="render the rows again for this model",
@@ -110,6 +127,11 @@ def total_weight(rows: Sequence[Row]) -> float:
 def judged_weight(rows: Sequence[Row]) -> float:
     """Weight of all rows that judge answers: what their loss is divided by."""
     return sum(row.weight for row in rows if row.judged)
+
+
+def dataset_suffix(all_rows: Sequence[Row], own: Sequence[Row]) -> str:
+    """What a metric of the rows of one dataset is called beside its name: "/name" where there are several, else ""."""
+    return f"/{own[0].source}" if len({row.source for row in all_rows}) > 1 else ""
 
 
 def crossed(rows: Sequence[Row]) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from retain.errors import ConfigError, DataRefused
 from retain.train.config import SOFT_PROMPTS, TrainConfig, known_rates, rate
-from retain.train.method_config import MUTATING_STARTS, PreferenceConfig
+from retain.train.method_config import MUTATING_STARTS, PreferenceConfig, WeightingConfig
 from retain.train.rows import Mixture
 
 LORA_FAMILY = ("lora", "qlora")
@@ -10,7 +10,7 @@ BASE_CHANGING = ("full", "freeze", "osf")
 # What to do with rows of a kind that the objective cannot learn from.
 FIXES = {
     "pairs": "use train.objective dpo or orpo, or keep one side: map: {prompt: '{prompt}', completion: '{chosen}'}",
-    "judgements": "use train.objective kto", "plain rows": "use train.objective sft, or give rows with chosen and rejected (dpo, orpo) or a label (kto)",
+    "judgements": "use train.objective kto", "classes": "use train.method probe, or data.template.classification: completion", "plain rows": "use train.objective sft, or give rows with chosen and rejected (dpo, orpo) or a label (kto); a probe takes rows with text and label and data.template.classification: head",
 }  # fmt: skip
 # Sub-config → the methods that read it.
 OWNERS = {
@@ -48,7 +48,16 @@ def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
         (method == "prefix" and config.gradient_checkpointing, "a prefix is a cache, and activations cannot be computed twice with one", "gradient_checkpointing", "switch it off"),
         (bool(config.prompt.text) and method != "prompt", f"method {method} does not start from words", "prompt.text", "use method prompt"),
         (config.prompt.projection and method != "prefix", f"method {method} has no projection", "prompt.projection", "use method prefix"),
+        (method == "probe" and (config.kl.beta > 0 or config.anchor.kind != "none"), "a probe leaves the base as it is: there is nothing to hold back", "kl.beta" if config.kl.beta > 0 else "anchor.kind", "switch it off"),
+        (method == "probe" and config.objective != "sft", "a probe learns classes, not preferences", "objective", "use objective sft"),
         (isinstance(lora.dropout, float) and not 0 <= lora.dropout < 1, "a share must lie in [0, 1)", "lora.dropout", "use 0.05"),
+        (config.weighting.kind == "none" and config.weighting != WeightingConfig(), "without a kind these settings weigh nothing", "weighting", "set weighting.kind"),
+        (config.weighting.kind != "flow" and config.weighting.temperature != "auto", "only flow has a temperature", "weighting.temperature", "remove it"),
+        (isinstance(config.weighting.temperature, float) and config.weighting.temperature <= 0, "a temperature is above 0", "weighting.temperature", "use auto"),
+        (config.weighting.kind == "flow" and config.weighting.max_token_nats != WeightingConfig().max_token_nats, "only stm has a limit for tokens", "weighting.max_token_nats", "remove it"),
+        (config.weighting.kind != "none" and (method == "probe" or config.objective != "sft"), "weights come from the base's loss on answers that are learnt as they stand", "weighting.kind", "use it with objective sft and a method other than probe"),
+        (config.weighting.kind != "none" and mutating, f"a {lora.init} start changes the base's weights: its losses would not be the base's", "weighting.kind", "use lora.init default"),
+        (any(weight <= 0 for weight in config.task_weights.values()), "a factor on a loss is above 0", "task_weights", "leave the dataset out to train without it"),
         (isinstance(config.learning_rate, float) and config.learning_rate < 0, "a rate cannot be negative", "learning_rate", "use auto"),
     ]  # fmt: skip
     tests += _objective_faults(config)
@@ -70,17 +79,21 @@ def _objective_faults(config: TrainConfig) -> list[tuple[bool, str, str, str]]:
 
 
 def check_rows(config: TrainConfig, rows: Mixture, folder: str) -> None:
-    """The rows must be of the kind that the objective learns from; general rows are plain."""
-    wanted = {"dpo": "pairs", "orpo": "pairs", "kto": "judgements"}.get(config.objective, "plain rows")
-    uses = [(row, wanted) for row in (*rows.train, *rows.target_validation) if row.part == "target"]
-    uses += [(row, "plain rows") for row in (*rows.train, *rows.retention) if row.part == "replay"]
-    for row, need in uses:
-        got = "pairs" if row.rejected else "judgements" if row.judged else "plain rows"
-        if got != need:
-            raise DataRefused(
-                f"objective {config.objective} learns from {wanted}" if row.part == "target" else "replay rows are plain rows: they are there to be kept, not to be judged",
-                where=f"{folder}, row {row.id}", got=got, expected=need, fix=FIXES[got] if row.part == "target" else "map them to prompt and completion",
-            )  # fmt: skip
+    """The rows must be of the kind that method and objective learn from; general rows are plain."""
+    probe = config.method == "probe"
+    wanted = (
+        "classes"
+        if probe
+        else {"dpo": "pairs", "orpo": "pairs", "kto": "judgements"}.get(config.objective, "plain rows")
+    )
+    for row in (*rows.train, *rows.target_validation, *rows.retention):
+        general = row.part == "replay"
+        if probe and general:
+            raise DataRefused("a probe leaves the base as it is: there is nothing to replay against", where=f"{folder}, row {row.id}", fix="set data.replay.share: 0 and give no rows with part replay")  # fmt: skip
+        if general and row.kind != "plain rows":
+            raise DataRefused("replay rows are plain rows: they are there to be kept, not to be judged", where=f"{folder}, row {row.id}", got=row.kind, fix="map them to prompt and completion")  # fmt: skip
+        if row.part == "target" and row.kind != wanted:
+            raise DataRefused(f"method {config.method} with objective {config.objective} learns from {wanted}", where=f"{folder}, row {row.id}", got=row.kind, expected=wanted, fix=FIXES[row.kind])  # fmt: skip
 
 
 def warnings(config: TrainConfig) -> tuple[str, ...]:

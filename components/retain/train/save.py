@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from retain import artifacts, digest
-from retain.train import bottleneck
-from retain.train.config import SOFT_PROMPTS
+from retain.train import bottleneck, probe
+from retain.train.config import MERGEABLE
 from retain.train.memory import peak_memory
 from retain.train.methods import kind
 from retain.train.work import Run, TrainResult
@@ -21,18 +21,19 @@ LIBRARIES = ("torch", "transformers", "peft")
 def write_adapter(run: Run, folder: Path, model_dir: Path, provenance: dict[str, str], warned: tuple[str, ...]) -> TrainResult:  # fmt: skip
     """Write everything under ``folder``; without retain.json the folder counts as unfinished."""
     engine = run.engine
+    measured = engine.final_facts()
     engine.head.restore()
     if engine.args.should_save:  # the first process of several
-        _write(run, folder, model_dir, provenance, warned)
+        _write(run, folder, model_dir, {"measured": measured, **provenance}, warned)
     engine.accelerator.wait_for_everyone()
     return _result(run, warned, _content(folder))
 
 
-def _write(run: Run, folder: Path, model_dir: Path, provenance: dict[str, str], warned: tuple[str, ...]) -> None:
+def _write(run: Run, folder: Path, model_dir: Path, provenance: dict[str, Any], warned: tuple[str, ...]) -> None:
     (folder / "retain.json").unlink(missing_ok=True)
     history, what = run.engine.watch.history, kind(run.engine.model)
     SAVERS[what](run, folder)
-    losses = {name: getattr(history, name) for name in ("train", "target_validation", "retention")}
+    losses = {name: getattr(history, name) for name in ("train", "target_validation", "retention", "by_dataset")}
     artifacts.write_json(folder / "losses.json", {"schema": "retain.losses/1", **losses})
     card = _card(run, _result(run, warned, _content(folder)), model_dir, what, provenance)
     artifacts.write_json(folder / "retain.json", card)
@@ -62,12 +63,19 @@ def _save_peft(run: Run, folder: Path) -> None:
 
 
 def _save_bottleneck(run: Run, folder: Path) -> None:
-    masters = {
-        id(source): master
-        for source, master in zip(run.engine.masters().sources, run.engine.masters().masters, strict=True)
-    }
-    named = {name: masters[id(p)] for name, p in run.engine.model.named_parameters() if id(p) in masters}
-    bottleneck.save(folder, run.config.bottleneck, named)
+    bottleneck.save(folder, run.config.bottleneck, _named_masters(run))
+
+
+def _save_probe(run: Run, folder: Path) -> None:
+    weights = {name.rpartition(".")[2]: master for name, master in _named_masters(run).items()}
+    probe.save(folder, getattr(run.engine.model, probe.MARK), weights)
+
+
+def _named_masters(run: Run) -> dict[str, Any]:
+    """Name in the model → fp32 master, of everything that was trained."""
+    optimizer = run.engine.masters()
+    masters = {id(s): master for s, master in zip(optimizer.sources, optimizer.masters, strict=True)}
+    return {name: masters[id(p)] for name, p in run.engine.model.named_parameters() if id(p) in masters}
 
 
 def _save_weights(run: Run, folder: Path) -> None:
@@ -78,7 +86,7 @@ def _save_weights(run: Run, folder: Path) -> None:
     )
 
 
-SAVERS = {"peft": _save_peft, "bottleneck": _save_bottleneck, "weights": _save_weights}
+SAVERS = {"peft": _save_peft, "bottleneck": _save_bottleneck, "probe": _save_probe, "weights": _save_weights}
 
 
 def _result(run: Run, warned: tuple[str, ...], content: str) -> TrainResult:
@@ -98,11 +106,11 @@ def _at(curve: list[list[float]], step: int) -> float:
     return next((value for at, value in curve if at == step), math.nan)
 
 
-def _card(run: Run, result: TrainResult, model_dir: Path, what: str, provenance: dict[str, str]) -> dict[str, Any]:
+def _card(run: Run, result: TrainResult, model_dir: Path, what: str, provenance: dict[str, Any]) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
     losses = {name: getattr(result, name) for name in ("train_loss_nats", "target_validation_nats", "retention_nats", "base_target_validation_nats", "base_retention_nats")}  # fmt: skip
     return {
-        "schema": SCHEMA, "kind": what, "method": run.config.method, "strength": 1.0, "mergeable": run.config.method not in (*SOFT_PROMPTS, "bottleneck"),
+        "schema": SCHEMA, "kind": what, "method": run.config.method, "strength": 1.0, "mergeable": run.config.method in MERGEABLE,
         "base_digest": digest.of_model(model_dir), "mixture_digest": run.rows.info["digest"],
         "template_digest": run.rows.info.get("template_digest", ""), "recipe_digest": digest.of_json(config), "adapter_digest": result.adapter_digest,
         "config": config, "checkpoint_key": run.engine.plan.place.key, "peak_memory_bytes": result.peak_memory_bytes, "seeds": {"train": run.config.seed}, "steps": result.steps, "best_step": result.best_step, "stopped": result.stopped,

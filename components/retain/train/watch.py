@@ -19,6 +19,7 @@ class History:
     train: list[list[float]] = field(default_factory=list)
     target_validation: list[list[float]] = field(default_factory=list)
     retention: list[list[float]] = field(default_factory=list)
+    by_dataset: dict[str, list[list[float]]] = field(default_factory=dict)  # target validation, where there are several
     smoothed: float = math.inf
     lowest: float = math.inf
     best_step: int = 0

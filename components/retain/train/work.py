@@ -4,18 +4,20 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from retain import artifacts, digest, models
+from retain.config import nearest
+from retain.errors import ConfigError
 from retain.train import batches, load, places, rules
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import keep_freed_memory
 from retain.train.method_config import MUTATING_STARTS
-from retain.train.rows import Mixture, Row, read_mixture
+from retain.train.rows import Mixture, Row, class_names, read_mixture
 
 AUTO_EVALUATIONS = 4  # a run
 
@@ -104,11 +106,13 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     from retain.train.engine import Engine, Plan
     from retain.train.methods import Start, prepare
     from retain.train.preference import PreferenceEngine
+    from retain.train.probe_engine import ProbeEngine
     from retain.train.watch import History, Watch
 
-    model = prepare(Start(config, base, rows.train, model_dir))
+    model = prepare(Start(config, base, rows.train, model_dir, class_names(rows.info)))
     padded = not load.packs(config, base)  # after the method's start, which may look at padded rows
     shape = batches.Shape(config.micro_tokens, padded, base.config.get_text_config().pad_token_id or 0)
+    rows = weighed(config, model, rows, shape)
     steps, key = plan_steps(config, rows, shape), _key(config, rows, model_dir)
     evaluate = every(config.eval_steps, len(steps))
     place = places.Place(config.checkpoint_uri, folder, key)
@@ -120,7 +124,7 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     )  # fmt: skip
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
     found = checkpoints.find(config.resume, place.folder, key)
-    kind = Engine if config.objective == "sft" else PreferenceEngine
+    kind = ProbeEngine if config.method == "probe" else Engine if config.objective == "sft" else PreferenceEngine
     engine = kind(config, model, plan, watch, device)
     return Run(config, engine, rows, found, _start(config, model, place.folder))
 
@@ -131,6 +135,22 @@ def _start(config: TrainConfig, model: Any, place: Path) -> Path | None:
         return None
     model.save_pretrained(str(place / "start"))
     return place / "start"
+
+
+def weighed(config: TrainConfig, model: Any, rows: Mixture, shape: batches.Shape) -> Mixture:
+    """The training rows with the weights that the recipe gives them; validation rows stay as they are."""
+    from retain.train.weighting import weigh
+
+    names = {row.source for row in rows.train}
+    if unknown := next((name for name in config.task_weights if name not in names), ""):
+        raise ConfigError(
+            "task_weights names a dataset that has no training row", where="train.task_weights", got=unknown, expected=", ".join(sorted(names)),
+            fix=f"did you mean '{near}'?" if (near := nearest(unknown, sorted(names))) else "",
+        )  # fmt: skip
+    train = [row._replace(weight=row.weight * config.task_weights.get(row.source, 1.0)) for row in rows.train]
+    return replace(
+        rows, train=train if config.weighting.kind == "none" else weigh(config.weighting, model, train, shape)
+    )
 
 
 def plan_steps(config: TrainConfig, rows: Mixture, shape: batches.Shape) -> batches.Steps:

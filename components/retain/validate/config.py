@@ -103,6 +103,7 @@ class ValidateConfig(StepConfig):
     no_answer: Act = Field("reject", description="the last turn is not the assistant's, or no turn carries loss")
     empty_answer: Act = Field("reject", description="an answer of nothing but white space")
     empty_prompt: Act = Field("reject", description="a user turn or prompt of nothing but white space")
+    same_answers: Act = Field("reject", description="a preference whose chosen and rejected answers are the same")
     unrenderable: Act = Field("reject", description="a chat that the base's template cannot render")
     too_long: Act = Field("reject", description="more tokens than max_tokens")
     duplicate: Act = Field("reject", description="the same row again, whatever its id")
@@ -147,7 +148,7 @@ class ValidateConfig(StepConfig):
 # Rows for which there is no other way than out.
 UNREADABLE = ("not_json", "not_utf8", "schema", "other_shape")
 CHECKS = (
-    "nan", "unknown_role", "role_order", "no_answer", "empty_answer", "empty_prompt", "unrenderable", "too_long", "duplicate", "leakage",
+    "nan", "unknown_role", "role_order", "no_answer", "empty_answer", "empty_prompt", "same_answers", "unrenderable", "too_long", "duplicate", "leakage",
     "near_duplicate", "conflicting_answers", "encoding", "control_characters", "pii", "secrets", "truncated_answer", "refusal",
 )  # fmt: skip
 REASONS = (*UNREADABLE, *CHECKS)

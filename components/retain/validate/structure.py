@@ -39,6 +39,8 @@ def _faults(shape: str, payload: dict[str, Any]) -> list[tuple[str, str]]:
     }
     asks, *answers = pairs.get(shape, ("prompt", "chosen", "rejected"))
     faults = [("empty_prompt", f"{asks} is empty")] if _blank(payload[asks]) else []
+    if shape == "preference" and payload["chosen"] == payload["rejected"]:
+        faults.append(("same_answers", "chosen and rejected are the same"))
     faults += [("empty_answer", f"{name} is empty") for name in answers if _blank(payload[name])]
     return faults + [
         fault for name in (asks, *answers) if isinstance(payload[name], list) for fault in _roles(payload[name])

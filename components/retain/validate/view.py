@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MEANING = {
     "not_json": "not JSON", "not_utf8": "not UTF-8", "schema": "columns or types do not fit", "other_shape": "another shape than the file", "nan": "NaN or infinity",
     "unknown_role": "unknown role", "role_order": "turns do not alternate", "no_answer": "the assistant's turn is missing", "empty_answer": "empty answer",
-    "empty_prompt": "empty prompt", "unrenderable": "the template refuses it", "too_long": "too many tokens", "duplicate": "exact duplicate",
+    "empty_prompt": "empty prompt", "same_answers": "chosen and rejected are the same", "unrenderable": "the template refuses it", "too_long": "too many tokens", "duplicate": "exact duplicate",
     "leakage": "prompt is also in a test or validation split", "near_duplicate": "near duplicate", "conflicting_answers": "same prompt, other answer",
     "encoding": "damaged encoding", "control_characters": "control characters", "pii": "personal data", "secrets": "secrets",
     "truncated_answer": "answer breaks off", "refusal": "answer refuses",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retain import artifacts
+from retain import artifacts, digest
 from retain.chat import render
 from retain.config import parse
 from retain.merge.config import MergeConfig
@@ -77,3 +77,38 @@ def test_both_sides_are_rendered_in_the_same_template(tiny_llama: Path, tmp_path
             label != -100 for side in ("", "rejected_") for label in done[f"{side}labels"]
         )
         assert result.tokens == len(done["input_ids"]) + len(done["rejected_input_ids"])
+
+
+def test_one_adapter_a_domain_on_one_base(tiny_llama: Path, tmp_path: Path, trained: Trained, mixture: Path) -> None:
+    """Each domain's adapter is served by its name on one loaded base; both together are merged by weight."""
+    import torch
+    from peft import PeftModel
+
+    from retain import models
+    from retain.merge.door import run_many
+
+    other = [row | {"input_ids": row["input_ids"][::-1]} for row in artifacts.read_rows(mixture, "retain.mixture/1")]
+    artifacts.write_rows(tmp_path / "other", "retain.mixture/1", other)
+    folders = {"finance": mixture, "legal": tmp_path / "other"}
+    for name, rows in folders.items():
+        trained(name, rows=rows)
+    ids = torch.arange(10, 40)[None]
+    base = models.load_model(tiny_llama, dtype="fp32")
+    start = base(input_ids=ids).logits
+    both = PeftModel.from_pretrained(base, str(tmp_path / "finance" / "adapter"), adapter_name="finance")
+    both.load_adapter(str(tmp_path / "legal" / "adapter"), adapter_name="legal")
+    answers = {}
+    for name in folders:
+        both.set_adapter(name)
+        alone = PeftModel.from_pretrained(models.load_model(tiny_llama, dtype="fp32"), str(tmp_path / name / "adapter"))
+        answers[name] = both(input_ids=ids).logits
+        torch.testing.assert_close(answers[name], alone(input_ids=ids).logits)
+    assert not torch.allclose(answers["finance"], answers["legal"], atol=1e-3)
+    with both.disable_adapter():
+        assert torch.equal(both(input_ids=ids).logits, start)
+    weights = [(str(tmp_path / "finance" / "adapter"), 0.7), (str(tmp_path / "legal" / "adapter"), 0.3)]
+    run_many({}, {"uri": str(tiny_llama), "revision": "", "digest": digest.of_model(tiny_llama)}, weights, str(tmp_path / "model"))  # fmt: skip
+    both.add_weighted_adapter(["finance", "legal"], [0.7, 0.3], "both", combination_type="cat")
+    both.set_adapter("both")
+    merged = models.load_model(tmp_path / "model", dtype="fp32")(input_ids=ids).logits
+    torch.testing.assert_close(merged, both(input_ids=ids).logits, atol=1e-4, rtol=1e-3)

@@ -11,7 +11,9 @@ from retain import artifacts
 from retain.errors import ConfigError, RetainError
 from retain.train.config import METHOD_RATES
 
+from . import methods_page
 from .conftest import Trained, token_rows
+from .methods_page import REFUSED
 
 SIZE: dict[str, Any] = {"vocab_size": 330, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2}  # fmt: skip
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,15 +61,26 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What is refused, and a word of the reason.
-REFUSED = {(method, "gpt2"): "transposed layers" for method in ("oft", "osf")}
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class indices for a probe."""
+    folder = tmp_path_factory.mktemp("classes") / "mixture"
+    rows = [row | {"labels": [i % 2], "part": "target"} for i, row in enumerate(token_rows())]
+    artifacts.write_rows(folder, "retain.mixture/1", rows, options={"class_names": ["even", "odd"]})
+    return folder
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")])]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("method", METHOD_RATES)
-def test_method_on_family(method: str, name: str, trained: Trained, family: Callable[[str], Path], mixture: Path, pairs: Path) -> None:  # fmt: skip
+def test_method_on_family(method: str, name: str, device: str, trained: Trained, family: Callable[[str], Path], mixture: Path, pairs: Path, classes: Path) -> None:  # fmt: skip
+    rows = classes if method == "probe" else pairs if name in PAIRS else mixture
+
     def run() -> Any:
-        return trained(model=family(name), rows=pairs if name in PAIRS else mixture, method=method, max_steps=2, eval_steps=2, warmup_ratio=0, oft={"block_size": 16} if method == "oft" else {}, lora={}, learning_rate=1e-2)  # fmt: skip
+        return trained(model=family(name), rows=rows, device=device, method=method, max_steps=2, eval_steps=2, warmup_ratio=0, oft={"block_size": 16} if method == "oft" else {}, lora={}, learning_rate=1e-2)  # fmt: skip
 
     if (method, name) in REFUSED:
         with pytest.raises(RetainError, match=REFUSED[method, name]):
@@ -81,3 +94,8 @@ def test_method_on_family(method: str, name: str, trained: Trained, family: Call
 def test_the_low_rank_methods_cannot_train_a_knob_they_do_not_read(trained: Trained) -> None:
     with pytest.raises(ConfigError, match="does not read these settings: lora"):
         trained(method="full", lora={"r": 2})
+
+
+def test_the_page_says_what_the_code_does(tiny_llama: Path) -> None:
+    assert tuple(FAMILIES) == methods_page.FAMILIES
+    assert methods_page.PAGE.read_text(encoding="utf-8") == methods_page.render(methods_page.answers(tiny_llama))

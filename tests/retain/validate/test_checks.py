@@ -67,8 +67,8 @@ def test_one_check_is_set_without_the_others(check: Check, reason: str) -> None:
 
 
 def test_every_check_is_tested_and_every_reason_has_a_setting() -> None:
-    assert {*FAULTS, "leakage", "unrenderable"} == set(CHECKS)
-    assert len(REASONS) == len(UNREADABLE) + len(CHECKS) == 22
+    assert {*FAULTS, "leakage", "unrenderable", "same_answers"} == set(CHECKS)
+    assert len(REASONS) == len(UNREADABLE) + len(CHECKS) == 23
     assert all(ValidateConfig().act(reason) in ("reject", "warn", "off") for reason in REASONS)
 
 
@@ -106,6 +106,13 @@ def test_good_rows_pass(check: Check) -> None:
 def test_order_is_told_by_turn(check: Check, out: Out, turns: list[tuple[str, str]], detail: str) -> None:
     check([chat(1), says(*turns)])
     assert out.rejects()[0]["reasons"] == [f"role_order: {detail}"]
+
+
+def test_a_preference_needs_two_answers(check: Check, out: Out) -> None:
+    rows = [{"prompt": "Where?", "chosen": "Here.", "rejected": other} for other in ("There.", "Here.")]
+    check(rows)
+    assert out.reasons() == {2: ["same_answers"]}
+    assert check(rows, same_answers="off").rejected == 0
 
 
 def test_a_chat_without_a_turn_that_carries_loss(check: Check, out: Out) -> None:
