@@ -33,6 +33,7 @@ compile: setup ## write the kept pipeline specs
 	$(BIN)/retain compile --out pipelines/compiled
 docs: setup ## write the generated pages
 	$(BIN)/python -m retain_pipelines.catalogue
+	$(BIN)/python -m tests.retain.train.methods_page
 locks: $(BIN)/uv ## choose versions again
 	$(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-package torch -c $(LOCKS)/constraints.txt --extra dev pyproject.toml -o $(LOCKS)/dev.txt
 clean: ## remove what setup and runs made

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TARGET_TASK = "target"
 Metric = Literal[
     "none", "exact_match", "f1", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "numeric_match", "label_accuracy",
-    "json_valid", "token_loss",
+    "json_valid", "token_loss", "preference_accuracy",
 ]  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class TargetConfig(StepConfig):
     metric: Metric = Field(
         default="exact_match",
         description="compares answer and reference; token_loss scores the reference itself (mean log-likelihood a token, "
-        "nats, higher is better) and generates nothing; none leaves the rows out",
+        "nats, higher is better) and generates nothing; preference_accuracy: the chosen answer of a pair is the likelier one a token; none leaves the rows out",
     )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens generated for an answer, at most")
     stop: list[str] = Field(default=[], description="texts that end an answer, and are cut from it")

@@ -55,6 +55,13 @@ def _row(row: dict[str, Any]) -> TargetRow:
 
 def score(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> tuple[Records, dict[str, float]]:
     """(records of task `target`, aggregates that are no means: macro_f1 of labels)."""
+    if config.target.metric == "preference_accuracy":
+        return _by_preference(engine, rows, config), {}
+    if odd := next((row for row in rows if row.shape in ("preference", "kto")), None):
+        raise DataRefused(
+            "a row that judges answers has no single right answer to compare with", where=odd.where, got=odd.shape,
+            fix="set score.target.metric: preference_accuracy (pairs), or none",
+        )  # fmt: skip
     if config.target.metric == "token_loss":
         return _by_likelihood(engine, rows, config), {}
     return _by_answer(engine, rows, config)
@@ -80,21 +87,43 @@ def _by_answer(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig)
 
 def _by_likelihood(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> Records:
     """Mean log-likelihood in nats of a row's supervised tokens (those a training would learn): at most 0, higher is better."""
+    found = _likelihoods(engine, [(row.shape, row.payload, row.where) for row in rows], config)
+    return [_record(row, "token_loss", mean, "", "", cut) for row, (mean, cut) in zip(rows, found, strict=True)]
+
+
+def _by_preference(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> Records:
+    """1 where the chosen answer has the larger mean log-likelihood a token, else 0 (also where both are as likely)."""
+    from retain.chat import sides
+
+    if odd := next((row for row in rows if row.shape != "preference"), None):
+        raise DataRefused("preference_accuracy compares two answers", where=odd.where, got=odd.shape, expected="preference", fix="choose another score.target.metric")  # fmt: skip
+    texts = [(*side, row.where) for row in rows for side in sides(row.shape, row.payload)]
+    found = _likelihoods(engine, texts, config)
+    return [
+        _record(row, "preference_accuracy", float(chosen[0] > rejected[0]), "", "", chosen[1] or rejected[1])
+        | {"chance": 0.5}
+        for row, chosen, rejected in zip(rows, found[::2], found[1::2], strict=True)
+    ]
+
+
+def _likelihoods(
+    engine: "Engine", texts: Sequence[tuple[str, Any, str]], config: ScoreConfig
+) -> list[tuple[float, bool]]:
+    """(mean log-likelihood of the supervised tokens in nats, whether the left end was cut) of every (shape, payload, where)."""
     from retain.chat import Renderer
 
     renderer = Renderer(engine.tokenizer, config.chat_options())
-    rendered = renderer.encode([renderer.draft(row.shape, row.payload, where=row.where) for row in rows])
+    rendered = renderer.encode([renderer.draft(shape, payload, where=where) for shape, payload, where in texts])
     parts = [spans(row.input_ids, row.labels, k, engine.max_length) for k, row in enumerate(rendered)]
     owner = [k for k, part in enumerate(parts) for _ in part]
-    answers = engine.score_tokens([span for part in parts for span in part], lambda i: rows[owner[i]].where)
-    totals = [0.0] * len(rows)
+    answers = engine.score_tokens([span for part in parts for span in part], lambda i: texts[owner[i]][2])
+    totals = [0.0] * len(texts)
     for k, (value, _greedy) in zip(owner, answers, strict=True):
         totals[k] += value
-    records = []
-    for row, total, part in zip(rows, totals, parts, strict=True):
-        cut = any(span.truncated(engine.max_length) for span in part)
-        records.append(_record(row, "token_loss", total / sum(len(s.continuation) for s in part), "", "", cut))
-    return records
+    return [
+        (total / sum(len(span.continuation) for span in part), any(span.truncated(engine.max_length) for span in part))
+        for total, part in zip(totals, parts, strict=True)
+    ]
 
 
 def spans(tokens: Sequence[int], labels: Sequence[int], owner: int, max_length: int) -> list[Request]:

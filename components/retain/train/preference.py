@@ -22,8 +22,9 @@ class PreferenceEngine(Engine):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self.rewards = Rewards()
-        if inputs["crossed"]:
-            self.drift = self._drift(model, inputs["crossed"])
+        if self.config.objective == "kto":
+            model.train()
+            self.drift = self._drift(inputs["crossed"])
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _losses(self, model: Any, micro: dict[str, Any], step: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +35,7 @@ class PreferenceEngine(Engine):
         judged = self._judge(model, micro)
         share = micro["row_weights"] / step["judged_weight"]
         self.rewards.add(judged, micro["row_weights"])
-        self.extra |= self.rewards.means() | ({"reference_drift_nats": self.drift} if step["crossed"] else {})
+        self.extra |= self.rewards.means() | ({"reference_drift_nats": self.drift} if "desirable" in micro else {})
         loss = (judged.losses * share).sum()
         return loss, loss.new_zeros(())
 
@@ -62,27 +63,28 @@ class PreferenceEngine(Engine):
             self.model.train(training)
 
     @torch.no_grad()
-    def _drift(self, model: Any, micros: list[dict[str, Any]]) -> float:
-        """Mean of log p − log p_reference over crossed answers and processes, at least 0, nats."""
-        ratios = []
+    def _drift(self, micros: list[dict[str, Any]]) -> float:
+        """Mean of log p − log p_reference over crossed answers (in a step: of all processes), at least 0, nats.
+
+        Through the bare model: processes may have different numbers of micro-batches, and nothing is to be synchronised.
+        """
+        totals = torch.zeros(2, device=self.args.device)
         for micro in (to_device(micro, self.args.device) for micro in micros):
             sides = len(micro["row_weights"])
-            policy = answer_log_probs(self.head, model, micro, sides)
+            policy = answer_log_probs(self.head, self.model, micro, sides)
             with self._reference():
-                ratios.append(policy - answer_log_probs(self.head, self.model, micro, sides))
-        totals = torch.stack(
-            [torch.cat(ratios).sum(), torch.tensor(float(sum(map(len, ratios))), device=ratios[0].device)]
-        )
+                ratios = policy - answer_log_probs(self.head, self.model, micro, sides)
+            totals += torch.stack([ratios.sum(), ratios.new_tensor(float(sides))])
         if self.model.training:  # an evaluation is done by every process on all rows
             totals = self.accelerator.reduce(totals, "sum")
-        return max(0.0, float(totals[0] / totals[1]))
+        return max(0.0, float(totals[0] / totals[1].clamp(min=1)))
 
     def mean_loss(self, rows: list[Row]) -> float:
         """Of judged rows the mean preference loss, of plain ones nats per token; the rewards of judged rows go into the log."""
         if not any(row.judged for row in rows):
             return super().mean_loss(rows)
         if self.config.objective == "kto":
-            self.drift = self._drift(self.model, list(as_batches(crossed(rows), self.plan.steps.shape)))
+            self.drift = self._drift(list(as_batches(crossed(rows), self.plan.steps.shape)))
         total, rewards = 0.0, Rewards()
         for micro in (to_device(micro, self.args.device) for micro in as_batches(rows, self.plan.steps.shape)):
             judged = self._judge(self.model, micro)

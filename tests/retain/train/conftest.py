@@ -11,6 +11,8 @@ from retain import artifacts
 from retain.train.config import TrainConfig
 from retain.train.work import TrainResult, train
 
+from .families import build
+
 # Small, fast, and the same on every machine: fp32, no dropout, few steps.
 QUICK: dict[str, Any] = {"dtype": "fp32", "device": "cpu", "batch_rows": 4, "max_steps": 6, "learning_rate": 1e-2, "eval_steps": 3, "lora": {"r": 4, "alpha": 8, "dropout": 0}, "early_stopping": {"patience": 0, "max_retention_rise_nats": 0}}  # fmt: skip
 
@@ -67,3 +69,24 @@ def trained(tmp_path: Path, mixture: Path, tiny_llama: Path) -> Trained:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        return made.setdefault(
+            name, build(name, tmp_path_factory.mktemp(name) / "model") if name not in made else made[name]
+        )
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sources and targets for encoder-decoders."""
+    folder = tmp_path_factory.mktemp("pairs") / "mixture"
+    rows = [row | {"labels": [i + 1 for i in row["input_ids"][: 3 + n % 5]]} for n, row in enumerate(token_rows())]
+    artifacts.write_rows(folder, "retain.mixture/1", rows)
+    return folder

@@ -1,22 +1,19 @@
 """The page components/retain/train/METHODS.md: which method runs where, and what holds which method in place.
 
 What it claims of families is proven cell by cell in test_methods.py; what it says of protections it asks the product.
-`python tests/retain/train/methods_page.py` writes it.
+`python -m tests.retain.train.methods_page` writes it.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT / "components"), str(ROOT)]
+from tests.retain.train.families import FAMILIES
 
-from retain.errors import ConfigError  # noqa: E402
-from retain.train import rules  # noqa: E402
-from retain.train.config import MERGEABLE, METHOD_RATES, TrainConfig  # noqa: E402
+from retain.errors import ConfigError
+from retain.train import rules
+from retain.train.config import MERGEABLE, METHOD_RATES, TrainConfig
 
-PAGE = ROOT / "components" / "retain" / "train" / "METHODS.md"
-FAMILIES = ("llama", "qwen2", "mistral", "gemma2", "gemma3", "gpt2", "t5", "bart")
+PAGE = Path(__file__).resolve().parents[3] / "components" / "retain" / "train" / "METHODS.md"
 # What is refused, and words of the reason.
 TRANSPOSED = "peft cannot rotate GPT-2's transposed layers"
 NO_STATE = "a probe reads the last state of a causal model"

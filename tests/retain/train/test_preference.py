@@ -20,6 +20,7 @@ from retain.train.rows import Row, crossed, judged_weight, read_mixture
 from retain.train.sequences import answer_log_probs, token_losses
 
 from .conftest import QUICK, Trained
+from .families import build
 from .judged import judged_rows
 
 KINDS = {"dpo": "preference", "orpo": "preference", "kto": "kto"}
@@ -225,8 +226,6 @@ def test_two_processes_are_one(trained: Trained, judged: Rows, tiny_llama: Path,
 
 
 def test_encoder_decoders_learn_from_pairs(trained: Trained, judged: Rows, tmp_path: Path) -> None:
-    from .test_methods import build
-
     model = build("t5", tmp_path / "t5")
     for objective in KINDS:
         result = trained(objective, model=model, rows=judged(objective, pairs=True), objective=objective, **LEARN)

@@ -23,6 +23,7 @@ from retain.validate.config import DatasetSpec, ValidateConfig
 from retain.validate.work import validate
 
 from .conftest import Trained, token_rows
+from .families import build
 
 SENTENCES = {"good": "the shop answers that it will come on monday number {}", "bad": "please send an invoice for parcel {}", "0": "where is the customer {}"}  # fmt: skip
 ROWS = [{"text": SENTENCES[label].format(i), "label": label} for i in range(20) for label in SENTENCES]
@@ -98,17 +99,17 @@ def test_rows_of_the_other_kind_are_refused(kind: str, method: str, fix: str, tr
         trained(rows=classes(kind), method=method)
 
 
-def test_what_a_probe_has_no_use_for_is_refused(trained: Trained, mixture: Path, classes: Callable[[str], Path], tmp_path: Path) -> None:  # fmt: skip
+def test_what_a_probe_has_no_use_for_is_refused(trained: Trained, classes: Callable[[str], Path], tmp_path: Path) -> None:  # fmt: skip
+    rows = (row | ({} if row["part"] == "replay" else {"labels": [i % 2]}) for i, row in enumerate(token_rows()))
+    artifacts.write_rows(tmp_path / "mix", "retain.mixture/1", rows, options={"class_names": ["even", "odd"]})
     with pytest.raises(DataRefused, match="nothing to replay against"):
-        trained(rows=mixture, method="probe")
+        trained(rows=tmp_path / "mix", method="probe")
     for changes, reason in (({"kl": {"beta": 1}}, "nothing to hold back"), ({"anchor": {"kind": "l2_sp"}}, "nothing to hold back"), ({"objective": "dpo"}, "not preferences")):  # fmt: skip
         with pytest.raises(ConfigError, match=reason):
             trained(rows=classes("head"), method="probe", **changes)
 
 
 def test_an_encoder_decoder_is_refused(trained: Trained, classes: Callable[[str], Path], tmp_path: Path) -> None:
-    from .test_methods import build
-
     with pytest.raises(ConfigError, match="last state of a causal model"):
         trained(model=build("t5", tmp_path / "t5"), rows=classes("head"), method="probe")
 
