@@ -7,6 +7,7 @@ from retain.train.rows import Mixture
 
 LORA_FAMILY = ("lora", "qlora")
 BASE_CHANGING = ("full", "freeze", "osf")
+JUDGED = {"dpo": "pairs", "orpo": "pairs", "kto": "judgements"}
 # What to do with rows of a kind that the objective cannot learn from.
 FIXES = {
     "pairs": "use train.objective dpo or orpo, or keep one side: map: {prompt: '{prompt}', completion: '{chosen}'}",
@@ -79,21 +80,16 @@ def _objective_faults(config: TrainConfig) -> list[tuple[bool, str, str, str]]:
 
 
 def check_rows(config: TrainConfig, rows: Mixture, folder: str) -> None:
-    """The rows must be of the kind that method and objective learn from; general rows are plain."""
-    probe = config.method == "probe"
-    wanted = (
-        "classes"
-        if probe
-        else {"dpo": "pairs", "orpo": "pairs", "kto": "judgements"}.get(config.objective, "plain rows")
-    )
+    """The rows must be of the kind that method and objective learn from; replay rows are plain, safety rows either."""
+    wanted = "classes" if config.method == "probe" else JUDGED.get(config.objective, "plain rows")
     for row in (*rows.train, *rows.target_validation, *rows.retention):
-        general = row.part == "replay"
-        if probe and general:
-            raise DataRefused("a probe leaves the base as it is: there is nothing to replay against", where=f"{folder}, row {row.id}", fix="set data.replay.share: 0 and give no rows with part replay")  # fmt: skip
-        if general and row.kind != "plain rows":
-            raise DataRefused("replay rows are plain rows: they are there to be kept, not to be judged", where=f"{folder}, row {row.id}", got=row.kind, fix="map them to prompt and completion")  # fmt: skip
-        if row.part == "target" and row.kind != wanted:
-            raise DataRefused(f"method {config.method} with objective {config.objective} learns from {wanted}", where=f"{folder}, row {row.id}", got=row.kind, expected=wanted, fix=FIXES[row.kind])  # fmt: skip
+        where = f"{folder}, row {row.id}"
+        if config.method == "probe" and row.part != "target":
+            raise DataRefused(f"a probe leaves the base as it is: there is nothing that {row.part} rows could keep", where=where, fix="set data.replay.share: 0 and give rows with part target only")  # fmt: skip
+        if row.part == "replay" and row.kind != "plain rows":
+            raise DataRefused("replay rows are plain rows: they are there to be kept, not to be judged", where=where, got=row.kind, fix="map them to prompt and completion")  # fmt: skip
+        if row.kind != wanted and (row.part == "target" or row.kind != "plain rows"):
+            raise DataRefused(f"method {config.method} with objective {config.objective} learns from {wanted}", where=where, got=row.kind, expected=wanted, fix=FIXES[row.kind])  # fmt: skip
 
 
 def warnings(config: TrainConfig) -> tuple[str, ...]:

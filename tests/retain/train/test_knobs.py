@@ -63,7 +63,7 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 # Flipped by a test of their own: elsewhere in this folder.
 ELSEWHERE = {
     "seed", "device", "micro_tokens", "packing", "gradient_checkpointing", "eval_steps", "max_eval_rows", "save_steps", "keep_checkpoints", "resume", "divergence_nats",
-    "objective", "preference.beta", "preference.desirable_weight", "preference.undesirable_weight", "preference.replay_weight",
+    "checkpoint_uri", "objective", "preference.beta", "preference.desirable_weight", "preference.undesirable_weight", "preference.replay_weight",
     "weighting.kind", "weighting.temperature", "weighting.max_token_nats", "task_weights",
     "method", "early_stopping.patience", "early_stopping.min_delta_nats", "early_stopping.max_retention_rise_nats", "early_stopping.keep_best",
 }  # fmt: skip

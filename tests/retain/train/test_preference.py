@@ -302,6 +302,17 @@ def test_judged_replay_rows_are_refused(trained: Trained, tmp_path: Path) -> Non
         trained(rows=tmp_path / "mix", objective="dpo")
 
 
+def test_safety_rows_are_judged_or_plain(trained: Trained, tmp_path: Path) -> None:
+    rows = [row | {"part": "safety"} if i in (0, 3) else row for i, row in enumerate(judged_rows("preference"))]
+    artifacts.write_rows(tmp_path / "mix", "retain.mixture/1", rows)
+    assert trained(rows=tmp_path / "mix", objective="dpo", max_steps=1).steps == 1
+    artifacts.write_rows(
+        tmp_path / "plain", "retain.mixture/1", [rows[0], *(row for row in rows if "rejected_labels" not in row)]
+    )
+    with pytest.raises(DataRefused, match="learns from plain rows"):
+        trained(rows=tmp_path / "plain")
+
+
 def test_full_training_knows_orpo(trained: Trained, judged: Rows, tmp_path: Path) -> None:
     result = trained(rows=judged("orpo"), objective="orpo", method="full", **{**LEARN, "learning_rate": 1e-3})
     assert result.target_validation_nats < result.base_target_validation_nats

@@ -102,7 +102,7 @@ def test_rows_of_the_other_kind_are_refused(kind: str, method: str, fix: str, tr
 def test_what_a_probe_has_no_use_for_is_refused(trained: Trained, classes: Callable[[str], Path], tmp_path: Path) -> None:  # fmt: skip
     rows = (row | ({} if row["part"] == "replay" else {"labels": [i % 2]}) for i, row in enumerate(token_rows()))
     artifacts.write_rows(tmp_path / "mix", "retain.mixture/1", rows, options={"class_names": ["even", "odd"]})
-    with pytest.raises(DataRefused, match="nothing to replay against"):
+    with pytest.raises(DataRefused, match="nothing that replay rows could keep"):
         trained(rows=tmp_path / "mix", method="probe")
     for changes, reason in (({"kl": {"beta": 1}}, "nothing to hold back"), ({"anchor": {"kind": "l2_sp"}}, "nothing to hold back"), ({"objective": "dpo"}, "not preferences")):  # fmt: skip
         with pytest.raises(ConfigError, match=reason):
