@@ -1,4 +1,4 @@
-"""The verbs that work on any models, with or without a recipe: merge, compress, score, gate."""
+"""The verbs that work on any models, with or without a recipe: merge, compress, score, judge, gate."""
 
 import sys
 from collections.abc import Callable
@@ -118,6 +118,33 @@ def score(
     _emit(results, json)
 
 
+def judge(
+    base: Annotated[Path, typer.Option(help="Scores of the baseline (written by score).")] = Path("out/base"),
+    candidate: Annotated[Path, typer.Option(help="Scores of the candidate.")] = Path("out/candidate"),
+    tasks: Annotated[
+        str,
+        typer.Option(help="Benchmarks whose generated answers are compared, separated by commas; target: test rows."),
+    ] = "open",
+    endpoint: Annotated[
+        str, typer.Option(help="OpenAI-compatible address; its key is read from RETAIN_JUDGE_API_KEY.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Name of the judging model there.")] = "",
+    dataset: Annotated[str, typer.Option(help="Folder written by validate, where test rows are judged.")] = "",
+    recipe: Annotated[str, typer.Option(help="Take the judge's settings from this recipe instead.")] = "",
+    overrides: Set = None,
+    out: Out = Path("out/judged"),
+    json: Json = False,
+) -> None:
+    """Let a language model compare both models' answers; scores for the gate with win rates in them (out/judged)."""
+    from retain.judge.door import run
+    from retain.resolve.recipe import load
+
+    named = {"tasks": tasks, "endpoint": endpoint, "model": model}
+    settings = load(recipe, overrides).score.judge.as_parameter() if recipe else {**named, **flags(overrides, "score.judge.")}  # fmt: skip
+    folders = (base, candidate, out / "base", out / "candidate", out / "judge.html")
+    _emit(quiet(json, run, {"judge": settings}, *map(str, folders), dataset), json)
+
+
 def gate(
     base: Annotated[Path, typer.Option(help="Scores of the baseline (written by score).")] = Path("out/base"),
     candidate: Annotated[Path, typer.Option(help="Scores of the candidate.")] = Path("out/candidate"),
@@ -204,5 +231,6 @@ VERBS: dict[Callable[..., None], str] = {
     merge: "retain merge --base base --adapter finance=0.7 --adapter legal=0.3 --out model",
     compress: "retain compress --model out/model --method 2:4 --out out/sparse",
     score: "retain score --model out/model --tasks core --limit 100",
+    judge: "retain judge --tasks open --endpoint http://127.0.0.1:8000/v1 --model judge --set price_per_1k_input=0.001",
     gate: "retain gate --base out/base --candidate out/candidate --set macro_margin_points=2",
 }

@@ -5,6 +5,7 @@ from typing import Any
 from kfp import dsl
 
 from retain.gate.component import gate
+from retain.judge.component import judge
 from retain.merge.component import merge
 from retain.mix.component import mix
 from retain.publish.component import publish as publish_model
@@ -89,8 +90,14 @@ def finetune(
     after = score(
         config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=merged.outputs["model"]
     ).set_display_name("score-candidate")
+    judged = judge(
+        config=start.outputs["score"],
+        base_scores=before.outputs["scores"],
+        candidate_scores=after.outputs["scores"],
+        dataset=rows.outputs["dataset"],
+    )
     decision = gate(
-        config=start.outputs["gate"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"],
+        config=start.outputs["gate"], base_scores=judged.outputs["base_judged"], candidate_scores=judged.outputs["candidate_judged"],
         history=tuned.outputs["history"], rejects=rows.outputs["rejects"], mixture=mixed.outputs["mixture"], preview=tokens.outputs["preview"],
         dataset=rows.outputs["dataset"],
         recipe=start.outputs["recipe"],

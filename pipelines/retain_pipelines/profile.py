@@ -27,6 +27,7 @@ STEPS = (
     "train",
     "merge",
     "score",
+    "judge",
     "gate",
     "publish",
     "stop",

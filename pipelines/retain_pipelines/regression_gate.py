@@ -6,6 +6,7 @@ from typing import Any
 from kfp import dsl
 
 from retain.gate.component import gate
+from retain.judge.component import judge
 from retain.pair.component import pair
 from retain.pair.work import WITHOUT_TARGET
 from retain.resolve.form import short_form, to_form
@@ -83,4 +84,9 @@ def regression_gate(
     after = score(config=start.outputs["score"], base=start.outputs["candidate"], role="candidate").set_display_name(
         "score-candidate"
     )
-    decide(start.outputs["gate"], before.outputs["scores"], after.outputs["scores"])
+    judged = judge(
+        config=start.outputs["score"],
+        base_scores=before.outputs["scores"],
+        candidate_scores=after.outputs["scores"],
+    )
+    decide(start.outputs["gate"], judged.outputs["base_judged"], judged.outputs["candidate_judged"])

@@ -18,6 +18,7 @@ STEPS = {
     "merge",
     "compress",
     "score",
+    "judge",
     "gate",
     "publish",
     "stop",

@@ -25,6 +25,7 @@ STEPS = [
     "merge",
     "score-base",
     "score-candidate",
+    "judge",
     "gate",
 ]
 

@@ -8,6 +8,7 @@ from retain.config import parse
 from retain.judge.config import JudgeConfig
 from retain.judge.page import judge_page, percent
 from retain.judge.work import Judged, judge
+from retain.score.config import ScoreConfig
 from retain.steps import numbers, path_of, running, say
 from retain.tracking import home, stage
 
@@ -18,9 +19,9 @@ def run(
     config: Mapping[str, Any], base_scores: str, candidate_scores: str, base_judged: str, candidate_judged: str, report: str,
     dataset: str = "",
 ) -> dict[str, float]:  # fmt: skip
-    """Both scorings with the judge's win rates in them, and the page; without ``config.tasks`` they go on as they are."""
+    """Both scorings with the judge's win rates in them, and the page; without ``judge.tasks`` they go on as they are."""
     with running("judge"):
-        settings = parse(JudgeConfig, config, where="judge")
+        settings = parse(ScoreConfig, config, where="score").judge
         folders = [Path(folder) for folder in (base_scores, candidate_scores, base_judged, candidate_judged)]
         if not settings.tasks:
             say("not wanted: the scores go on as they are")

@@ -43,6 +43,9 @@ def plan_the_gate(recipe: Recipe) -> GatePlan:
 
     The target's rows are not known before validate, so its condition is taken as met.
     """
+    from retain.judge import questions
+
+    questions.check(recipe.score, recipe.gate)
     return plan_gate(recipe.gate, benchmarks(recipe))
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from retain.config import StepConfig
+from retain.judge.config import JudgeConfig
 
 if TYPE_CHECKING:
     from retain.chat import ChatOptions
@@ -94,6 +95,7 @@ class ScoreConfig(StepConfig):
     prompt_completion: Literal["auto", "chat", "plain"] = Field(
         default="auto", description="prompt-completion test rows as chats or as plain text; the same as the step `template` has"
     )  # fmt: skip
+    judge: JudgeConfig = Field(default=JudgeConfig(), description="a language model that compares both models' answers")
     run_code: bool = Field(default=False, description="allow benchmarks that run the model's answers as programs")
 
     def chat_options(self) -> "ChatOptions":

@@ -8,7 +8,7 @@ from judge_server import KEY, Judge, serving
 
 from retain.artifacts import write_scores
 from retain.score import tasks
-from retain.score.config import ScoreConfig, TaskSpec
+from retain.score.config import ScoreConfig, TargetConfig, TaskSpec
 
 YAML = """
 task: asked
@@ -41,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ScoreConfig:
     folder = tmp_path_factory.mktemp("asked")
     (folder / "asked.yaml").write_text(YAML)
     (folder / "data.py").write_text(DATA)
-    return ScoreConfig(tasks=[TaskSpec(name="asked")], include_path=[str(folder)])
+    return ScoreConfig(tasks=[TaskSpec(name="asked")], include_path=[str(folder)], target=TargetConfig(metric="none"))
 
 
 @pytest.fixture(scope="session")

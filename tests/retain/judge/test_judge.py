@@ -13,11 +13,15 @@ import pytest
 from judge_server import KEY, Judge, answers_in
 
 from retain.artifacts import read_scores
+from retain.config import parse
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError, UsageError
+from retain.gate.config import GatePolicy
 from retain.gate.pairs import join
 from retain.judge.config import JudgeConfig
 from retain.judge.door import run
+from retain.judge.questions import check
 from retain.judge.work import Judged, judge
+from retain.score.config import ScoreConfig
 
 BASE = [*(f"an answer to {i}" for i in range(9)), "a good answer"]
 # Better on 0 to 5, the same words on 6 and 7, as bad on 8, worse on 9.
@@ -33,13 +37,13 @@ def compare(server: Judge, write: Write, tmp_path: Path) -> Compare:
     base, candidate = write(tmp_path / "base", BASE), write(tmp_path / "candidate", CANDIDATE)
 
     def make(**changes: Any) -> Judged:
-        config = JudgeConfig(**{**settings(server), **changes})
+        config = JudgeConfig(**{**endpoint(server), **changes})
         return judge(config, base, candidate, tmp_path / "b", tmp_path / "c", cache=tmp_path / "cache")
 
     return make
 
 
-def settings(server: Judge) -> dict[str, Any]:
+def endpoint(server: Judge) -> dict[str, Any]:
     return {"tasks": ["asked"], "endpoint": server.address, "model": "judge-1", "longest_wait_seconds": 0.2}
 
 
@@ -75,7 +79,7 @@ def test_a_judge_that_likes_length_is_seen_through(server: Judge, write: Write, 
     server.say = longer
     answers = ["x" * 19 if i < 7 else "x" for i in range(10)]
     base, candidate = write(tmp_path / "base", ["some words"] * 10), write(tmp_path / "candidate", answers)
-    judged = judge(JudgeConfig(**settings(server)), base, candidate, tmp_path / "b", tmp_path / "c", cache=tmp_path)
+    judged = judge(JudgeConfig(**endpoint(server)), base, candidate, tmp_path / "b", tmp_path / "c", cache=tmp_path)
     assert judged.tasks["asked"].win_rate == pytest.approx(0.7)
     assert judged.tasks["asked"].length_controlled == pytest.approx(0.5, abs=0.15)
 
@@ -151,6 +155,21 @@ def test_tasks_that_cannot_be_judged(compare: Compare) -> None:
         compare(tasks=["target"])
 
 
+def test_mistakes_are_found_before_anything_is_spent(settings: ScoreConfig, server: Judge) -> None:
+    def with_judge(*tasks: str) -> ScoreConfig:
+        return settings.model_copy(update={"judge": JudgeConfig(**{**endpoint(server), "tasks": list(tasks)})})
+
+    advisory = parse(GatePolicy, {"benchmarks": {"asked": {"tier": "advisory"}}})
+    check(with_judge("asked"), advisory)
+    for tasks, policy, said in (
+        (["asked"], GatePolicy(), "tier of its own"),
+        (["other"], advisory, "not scored"),
+        (["target"], advisory, "no answers"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            check(with_judge(*tasks), policy)
+
+
 @pytest.mark.parametrize(
     ("change", "differs"),
     [({"limit": 3}, "n"), ({"temperature": 0.5}, "asked"), ({"max_tokens": 64}, "asked"), ({"model": "m2"}, "asked")],
@@ -176,7 +195,7 @@ def test_the_key_is_in_no_artifact_and_no_output(
     monkeypatch.setenv("RETAIN_TRACKING", "later")
     server.faults = [429, 500]
     folders = [str(tmp_path / name) for name in ("base", "candidate", "b", "c", "page.html")]
-    rates = run({**settings(server), "price_per_1k_input": 0.01}, *folders)
+    rates = run({"judge": {**endpoint(server), "price_per_1k_input": 0.01}}, *folders)
     assert rates["win_rate/asked"] == 0.75
     shown = capfd.readouterr()
     assert "win rate 75.0 %" in shown.out
@@ -191,7 +210,7 @@ def test_the_key_is_in_no_artifact_and_no_output(
 def test_texts_are_escaped_on_the_page(server: Judge, write: Write, tmp_path: Path) -> None:
     from retain.judge.page import judge_page
 
-    config = JudgeConfig(**settings(server))
+    config = JudgeConfig(**endpoint(server))
     base, candidate = write(tmp_path / "base", ["<script>a</script>"] * 10), write(tmp_path / "candidate", BASE)
     page = judge_page(config, judge(config, base, candidate, tmp_path / "b", tmp_path / "c", cache=tmp_path))
     assert "&lt;script&gt;a" in page
@@ -215,7 +234,7 @@ def test_a_killed_comparison_goes_on_where_it_was(compare: Compare, server: Judg
         return "[[1]]"
 
     server.say = slowly
-    config = JudgeConfig(**settings(server), workers=1)
+    config = JudgeConfig(**endpoint(server), workers=1)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen([sys.executable, "-c", KILLED, config.model_dump_json(), str(tmp_path)], env=environment)
     replies = tmp_path / "cache" / "replies.jsonl"
