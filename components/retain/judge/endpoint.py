@@ -1,12 +1,13 @@
-"""One OpenAI-compatible chat endpoint: the house of httpx. The key stays in the request's header.
+"""One OpenAI-compatible chat endpoint. The key stays in the request's header.
 
-httpx (which the hub client brings along) and tenacity are all that one POST needs, and they put no demand on the server
-beyond the two fields that are read: `choices[0].message.content` and, where it is there, `usage`.
+requests (which the pipeline client needs as well) and tenacity are all that one POST needs; the openai package
+would add a client, its models and a second HTTP stack for it. Of a reply only `choices[0].message.content` and, where it
+is there, `usage` are read, so any server that speaks the protocol will do.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
 from types import TracebackType
@@ -50,19 +51,20 @@ class Endpoint:
     """Asks one model at one address; safe to use from several threads."""
 
     def __init__(self, config: JudgeConfig) -> None:
-        import httpx
+        import requests
+        from requests.adapters import HTTPAdapter
 
         self.config, self._stopped = config, Event()
-        key = os.environ.get(config.api_key_env, "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=config.workers)
-        self._client = httpx.Client(headers=headers, timeout=config.timeout_seconds, limits=limits)
+        self._session = requests.Session()
+        self._session.auth = _bearer(os.environ.get(config.api_key_env, ""))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=config.workers))
 
     def __enter__(self) -> "Endpoint":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip
-        self._client.close()
+        self._session.close()
 
     def stop(self) -> None:
         """No further attempts: requests under way end with what they get."""
@@ -94,11 +96,14 @@ class Endpoint:
             ) from None  # fmt: skip
 
     def _once(self, body: dict[str, Any]) -> Reply:
-        import httpx
+        import requests
 
+        address = self.config.endpoint.rstrip("/") + "/chat/completions"
         try:
-            response = self._client.post(self.config.endpoint.rstrip("/") + "/chat/completions", json=body)
-        except httpx.TransportError as error:
+            response = self._session.post(
+                address, json=body, timeout=self.config.timeout_seconds, allow_redirects=False
+            )
+        except (requests.ConnectionError, requests.Timeout) as error:
             raise _Again(f"{type(error).__name__}: {error}") from None
         if response.status_code in AGAIN or response.status_code >= 500:
             raise _Again(f"HTTP {response.status_code}", _seconds(response.headers.get("retry-after", "")))
@@ -122,6 +127,17 @@ class Endpoint:
             )
         except (ValueError, LookupError, TypeError, AttributeError):
             raise EnvironmentFault("the judge's reply has another shape", where=self.config.endpoint, got=text[:200], expected="an OpenAI chat completion", fix="check judge.endpoint") from None  # fmt: skip
+
+
+def _bearer(key: str) -> Callable[[Any], Any]:
+    """Authorisation with the key, or with nothing: never with what a .netrc has for that host."""
+
+    def authorise(request: Any) -> Any:
+        if key:
+            request.headers["Authorization"] = f"Bearer {key}"
+        return request
+
+    return authorise
 
 
 def _seconds(header: str) -> float:
