@@ -4,6 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= quickstart
 LOCKS := images/locks
+# How images are built (images/README.md): base image, folder with a torch wheel, certificates, index, network of the build.
+BASE ?= python:3.11-slim-bookworm
+WHEELS ?= $(PIP_FIND_LINKS)
+CA ?= $(SSL_CERT_FILE)
+INDEX ?=
+NETWORK ?=
+COMPILE = $(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-package torch -c $(LOCKS)/constraints.txt
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_COMPILE_BYTECODE := 1
 export UV_LINK_MODE := copy
@@ -11,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run test test-slow test-docker check bench evidence-methods compile docs locks clean
+.PHONY: help setup run test test-slow test-docker check bench evidence-methods images image-base compile docs chart locks clean
 help:      ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
 setup: $(VENV)/.ready ## a virtual environment with everything, from pinned versions
@@ -21,21 +28,29 @@ test: setup ## every test that needs no engine, no GPU and no outside data, in u
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not docker and not gpu"
 test-slow: setup ## the main job on real public data (../shared/data or RETAIN_DATA), tens of minutes
 	$(BIN)/pytest -m slow -s
-test-docker: setup ## the whole pipeline in containers
-	$(BIN)/pytest -m docker -s
+test-docker: setup ## the whole pipeline in the containers of `make images`, beside an S3 store and an MLflow server
+	$(BIN)/pytest -m docker -s tests/images
 check: setup ## ruff, mypy and the rule of the faces
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/pipelines/test_faces.py
 bench: setup ## speed and memory beside a peer, in one run
 	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 evidence-methods: setup ## what each method learns and forgets, into pipelines/EVIDENCE.md (real data; goes on where it was killed)
 	$(BIN)/python tests/bench/evidence_methods.py --main-seeds 3
+images: setup ## build retain-cpu and retain-gpu with this machine's container engine (BASE= WHEELS= CA= INDEX= NETWORK=)
+	$(BIN)/python images/build.py --base "$(BASE)" --wheels "$(WHEELS)" --ca "$(CA)" --index "$(INDEX)" --network "$(NETWORK)"
+image-base: ## retain-base:bookworm from Debian's packages, for BASE= where no image registry is reached (root, mmdebstrap)
+	mmdebstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm - | docker import - retain-base:bookworm
 compile: setup ## write the kept pipeline specs
 	$(BIN)/retain compile --out pipelines/compiled
 docs: setup ## write the generated pages
 	$(BIN)/python -m retain_pipelines.catalogue
 	$(BIN)/python -m tests.retain.train.methods_page
-locks: $(BIN)/uv ## choose versions again
-	$(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-package torch -c $(LOCKS)/constraints.txt --extra dev pyproject.toml -o $(LOCKS)/dev.txt
+chart: setup ## write the chart's values.yaml and table of values from its schema
+	$(BIN)/python charts/generate.py
+locks: $(BIN)/uv ## choose versions again: for this checkout, then the same ones for the images
+	$(COMPILE) --extra dev pyproject.toml -o $(LOCKS)/dev.txt
+	for image in cpu gpu; do $(COMPILE) -c $(LOCKS)/dev.txt --extra $$image pyproject.toml -o $(LOCKS)/$$image.txt || exit 1; done
+	printf '%s\n' hatchling uv cyclonedx-bom | $(COMPILE) -c $(LOCKS)/dev.txt - -o $(LOCKS)/build.txt
 clean: ## remove what setup and runs made
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
 
