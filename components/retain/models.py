@@ -4,6 +4,7 @@ A base comes from a folder, or once from a GGUF file (kept as safetensors afterw
 are refused.
 """
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,11 @@ def from_gguf(file: Path, target: Path) -> None:
     """Turn a GGUF file into a safetensors folder (a 135M model: 20 s); the folder appears whole or not at all."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if importlib.util.find_spec("torch") is None:
+        raise EnvironmentFault(
+            "turning a GGUF file into safetensors takes torch, which is not in this environment", where=str(file),
+            fix="take a base in safetensors, or give all steps one home folder (profile: home.claim), where the first step leaves it",
+        )  # fmt: skip
     quiet()
     place: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **place)

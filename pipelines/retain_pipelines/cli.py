@@ -3,6 +3,7 @@
 import json as jsonlib
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,13 @@ Json = Annotated[
 ]
 
 
+class Runner(StrEnum):
+    """Where the steps of a local run live."""
+
+    process = "process"
+    docker = "docker"
+
+
 def emit(value: Any, as_json: bool, text: str = "") -> None:
     """The result: JSON for programs, text for people."""
     sys.stdout.write(
@@ -42,6 +50,9 @@ def run(
         bool, typer.Option("--resume", help="Go on with the last run of this recipe; finished steps are not repeated.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from earlier runs.")] = False,
+    runner: Annotated[
+        Runner, typer.Option(help="process: every step in this environment; docker: in the images of `make images`.")
+    ] = Runner.process,
     json: Json = False,
 ) -> None:
     """Run the whole pipeline on this machine and end with the gate's exit code."""
@@ -55,7 +66,15 @@ def run(
         stream.write(line if line.endswith("\n") else line + "\n")
         stream.flush()
 
-    outcome = local_runs.run(load(recipe, overrides), recipe, runs, resume=resume, fresh=fresh, show=show)
+    outcome = local_runs.run(
+        load(recipe, overrides),
+        recipe,
+        runs,
+        resume=resume,
+        fresh=fresh,
+        show=show,
+        in_containers=runner is Runner.docker,
+    )
     emit(outcome.as_json(), json, summary(outcome))
     raise typer.Exit(outcome.exit_code)
 

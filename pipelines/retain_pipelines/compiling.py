@@ -54,9 +54,8 @@ def with_profile(name: str, profile: "Profile", taken: "Images", recipe: "Recipe
     """(pipeline spec, platform spec) of a pipeline on one cluster; the recipe says which pods it needs."""
     from retain_pipelines.pods import dressed
 
-    rehearses = recipe.data.replay.source == "generated"
     environment = {"MLFLOW_EXPERIMENT_NAME": recipe.tracking.experiment}
-    spec, platform = documents(dressed(load(name), profile, taken, rehearses=rehearses, environment=environment))
+    spec, platform = documents(dressed(load(name), profile, taken, recipe, environment=environment))
     return spec, platform
 
 

@@ -27,7 +27,7 @@ CACHED = re.compile(r"Task '?([\w-]+)'? cache hit")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = re.compile(r"Executing task '([^']+)'")
 FINISHED = re.compile(r"Task '[^']+' finished with status")
-EXECUTOR = "[KFP Executor"
+DUMPS = ("[KFP Executor", "Found image ")
 INDENT = "    "  # kfp.local prints a step's own lines this deep
 
 
@@ -69,12 +69,12 @@ def _tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{where}/{name}", task
 
 
-def with_content_images(spec: Mapping[str, Any]) -> dict[str, Any]:
+def with_content_images(spec: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Name every image by the sources' content: the local cache then forgets a step whose code changed."""
     named = copy.deepcopy(dict(spec))
     for executor in named["deploymentSpec"]["executors"].values():
         container = executor["container"]
-        container["image"] = f"python-{container['image'].split(':')[0]}:{images.content_tag()}"
+        container["image"] = f"{prefix}{container['image'].split(':')[0]}:{images.content_tag()}"
     return named
 
 
@@ -95,15 +95,22 @@ def run(
     finals: tuple[str, ...],
     cache: Path | None,
     show: Callable[[str], None],
+    containers: Mapping[str, Any] | None = None,
 ) -> Ran:
-    """Run a compiled pipeline in a child process; ``finals``: the tasks of which exactly one must have ended the run."""
+    """Run a compiled pipeline in a child process; ``finals``: the tasks of which exactly one must have ended the run.
+
+    containers: settings of retain_pipelines.containers, to run each step in its image; none: in a process of this environment.
+    """
     lint(spec)
     folder.mkdir(parents=True, exist_ok=True)
     for old in (folder / "endings").glob("*.json"):
         old.unlink()
-    (folder / "pipeline.json").write_text(json.dumps(with_content_images(spec)), encoding="utf-8")
+    named = with_content_images(
+        spec, prefix="" if containers else "python-"
+    )  # the word kfp wants to see without an image
+    (folder / "pipeline.json").write_text(json.dumps(named), encoding="utf-8")
     (folder / "arguments.json").write_text(json.dumps(dict(arguments), indent=1), encoding="utf-8")
-    code, log = _child(folder, cache, titles(spec), show)
+    code, log = _child([str(folder), str(cache or ""), json.dumps(containers or {})], folder, titles(spec), show)
     return _judge(spec, folder, finals, code, log)
 
 
@@ -126,7 +133,7 @@ class Screen:
         if not self._in_step or not text.startswith(INDENT) or self._dumped(text.rstrip()):
             return ""
         text = text.removeprefix(INDENT)
-        return "" if not text.strip() or text.startswith(EXECUTOR) else text
+        return "" if not text.strip() or text.startswith(DUMPS) else text
 
     def _dumped(self, text: str) -> bool:
         """Every step's inputs are printed as one JSON object before its work."""
@@ -140,8 +147,10 @@ def titles(spec: Mapping[str, Any]) -> dict[str, str]:
     return {task["componentRef"]["name"].removeprefix("comp-"): task["taskInfo"]["name"] for _, task in _tasks(spec)}
 
 
-def _child(folder: Path, cache: Path | None, titles: Mapping[str, str], show: Callable[[str], None]) -> tuple[int, str]:
-    command = [sys.executable, "-m", "retain_pipelines.local_child", str(folder), str(cache or "")]
+def _child(
+    arguments: list[str], folder: Path, titles: Mapping[str, str], show: Callable[[str], None]
+) -> tuple[int, str]:
+    command = [sys.executable, "-m", "retain_pipelines.local_child", *arguments]
     environment = {
         **os.environ,
         "RETAIN_RUN_DIR": str(folder),

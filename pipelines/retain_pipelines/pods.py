@@ -1,5 +1,6 @@
 """The one house of kfp-kubernetes: a profile's settings put on the tasks of a pipeline while it is compiled."""
 
+import copy
 import functools
 import re
 from collections.abc import Mapping
@@ -8,10 +9,11 @@ from typing import Any
 
 from retain import images
 from retain.errors import ConfigError, UsageError
+from retain.resolve.recipe import Recipe
 from retain_pipelines.profile import PodSettings, Profile
 
 RUN_ID_FIELD = "metadata.labels['pipeline/runid']"  # KFP puts the run's id on every pod
-KINDS: tuple[images.Kind, ...] = ("cpu", "gpu")
+FETCHING = ("resolve", "pair")  # the first tasks, which fetch the base
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class Images:
 
     def check(self) -> None:
         """Refuse a name that may mean another content tomorrow: KFP's cache would take its old results for the new ones."""
-        missing = [kind for kind in KINDS if kind not in self.digests]
+        missing = [kind for kind in images.KINDS if kind not in self.digests]
         if missing or not self.registry:
             raise UsageError(
                 "an image without a registry and a digest is not sent to a cluster",
-                got=", ".join(self.reference(kind) for kind in missing or KINDS),
+                got=", ".join(self.reference(kind) for kind in missing or images.KINDS),
                 expected="registry/retain-cpu:VERSION@sha256:<64 hex>, and the same for gpu",
                 fix="--registry HOST/PATH --image-digest cpu=sha256:… --image-digest gpu=sha256:…, or registry: and digests: in the profile",
             )  # fmt: skip
@@ -43,16 +45,30 @@ def images_of(profile: Profile, registry: str, flags: list[str] | None) -> Image
     digests: dict[str, str] = {str(kind): digest for kind, digest in profile.digests.items()}
     for flag in flags or []:
         kind, _, digest = flag.partition("=")
-        if kind not in KINDS or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        if kind not in images.KINDS or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
             raise ConfigError("--image-digest takes KIND=DIGEST", got=flag, expected="cpu=sha256:<64 hex> or gpu=sha256:<64 hex>")  # fmt: skip
         digests[kind] = digest
     return Images(registry.rstrip("/") or profile.registry, digests)
 
 
-def dressed(pipeline: Any, profile: Profile, taken: Images, *, rehearses: bool, environment: Mapping[str, str]) -> Any:
+def converts(recipe: Recipe) -> bool:
+    """Whether the first task has to turn a GGUF base into safetensors, which takes torch (an address that hides it: no)."""
+    return recipe.model.base_model.lower().endswith(".gguf")
+
+
+def with_torch_first(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The compiled pipeline with its first task on the gpu image, where the recipe's base has to be converted there."""
+    changed = copy.deepcopy(dict(spec))
+    for label, executor in changed["deploymentSpec"]["executors"].items():
+        if converts(recipe) and label.removeprefix("exec-") in FETCHING:
+            executor["container"]["image"] = images.reference("gpu")
+    return changed
+
+
+def dressed(pipeline: Any, profile: Profile, taken: Images, recipe: Recipe, *, environment: Mapping[str, str]) -> Any:
     """The same pipeline with every task placed, sized and connected as the profile says.
 
-    rehearses: the base writes replay rows, so that ``rehearse`` needs its GPU. environment: of every pod, beside the profile's.
+    recipe: says which tasks need a GPU or torch. environment: of every pod, beside the profile's.
     """
     from kfp import dsl
     from kfp.dsl.pipeline_context import Pipeline
@@ -61,19 +77,20 @@ def dressed(pipeline: Any, profile: Profile, taken: Images, *, rehearses: bool, 
     def traced(*arguments: Any, **named: Any) -> Any:
         result = pipeline.pipeline_func(*arguments, **named)
         for task in Pipeline.get_default_pipeline().tasks.values():
-            _dress(task, profile, taken, rehearses, {**profile.environment, **environment})
+            _dress(task, profile, taken, recipe, {**profile.environment, **environment})
         return result
 
     spec = pipeline.component_spec
     return dsl.pipeline(name=spec.name, description=spec.description)(traced)
 
 
-def _dress(task: Any, profile: Profile, taken: Images, rehearses: bool, environment: Mapping[str, str]) -> None:
+def _dress(task: Any, profile: Profile, taken: Images, recipe: Recipe, environment: Mapping[str, str]) -> None:
     step = task.component_spec.name
     pod = profile.steps[step]
-    if step == "rehearse" and not rehearses:
+    if step == "rehearse" and recipe.data.replay.source != "generated":  # the base writes nothing: no GPU
         pod = pod.model_copy(update={"gpu_count": 0, "node_selector": {}, "tolerations": [], "shm": ""})
-    kind: images.Kind = "gpu" if task.container_spec.image == images.reference("gpu") else "cpu"
+    needs_torch = task.container_spec.image == images.reference("gpu") or (step in FETCHING and converts(recipe))
+    kind: images.Kind = "gpu" if needs_torch else "cpu"
     task.set_container_image(taken.reference(kind))
     _size(task, pod)
     _place(task, pod, profile)

@@ -36,11 +36,15 @@ class Outcome:
         }  # fmt: skip
 
 
-def run(recipe: Recipe, name: str, runs: Path, *, resume: bool, fresh: bool, show: Callable[[str], None]) -> Outcome:
-    """Run the pipeline on this machine and gather how it ended."""
-    from retain_pipelines import finetune, local
+def run(
+    recipe: Recipe, name: str, runs: Path, *, resume: bool, fresh: bool, show: Callable[[str], None], in_containers: bool = False
+) -> Outcome:  # fmt: skip
+    """Run the pipeline on this machine, in processes or in the images' containers, and gather how it ended."""
+    from retain_pipelines import containers, finetune, local, pods
     from retain_pipelines.compiling import spec_of
 
+    if in_containers:
+        containers.check()
     folder, run_id = _folder(recipe, name, runs.absolute(), resume)
     os.environ.update(RETAIN_RUN_ID=run_id, RETAIN_TRACKING="later", MLFLOW_EXPERIMENT_NAME=recipe.tracking.experiment)
     parent = tracking.parent(run=run_id)
@@ -48,8 +52,9 @@ def run(recipe: Recipe, name: str, runs: Path, *, resume: bool, fresh: bool, sho
     parent.tags({"retain.recipe_digest": recipe.digest(), "retain.recipe": name})
     cache = None if fresh else runs.absolute() / ".cache"
     ran = local.run(
-        spec_of(finetune.finetune), to_form(recipe), folder, finals=("publish", *finetune.STOPS), cache=cache, show=show
-    )
+        pods.with_torch_first(spec_of(finetune.finetune), recipe), to_form(recipe), folder, finals=("publish", *finetune.STOPS),
+        cache=cache, show=show, containers=containers.prepared(folder, recipe.as_parameter()) if in_containers else None,
+    )  # fmt: skip
     outcome = _outcome(ran.exit_code, ran.message, folder, ran.cached)
     _close(parent, outcome)
     return outcome
