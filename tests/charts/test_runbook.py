@@ -8,6 +8,8 @@ import pytest
 import yaml
 from charts_of import CHART, example
 
+from retain_pipelines import profile as profiles
+
 PAGE = (CHART / "README.md").read_text(encoding="utf-8")
 TEXT = PAGE.split("<!-- values:")[0]
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
@@ -59,7 +61,6 @@ def test_keys_in_the_text_exist(chart):
 
 def test_verbs_in_the_text_exist():
     """``retain VERB`` of the runbook and of the jobs against the command line's own list."""
-    pytest.importorskip("retain_pipelines.cli_cluster", reason="the verbs that talk to KFP are not there yet")
     said = set(re.findall(r"\bretain (submit|schedule|upload|plan|history|pull|promote)\b", TEXT)) | {
         "upload",
         "schedule",
@@ -77,7 +78,6 @@ def the_map(manifests, name):
 
 @pytest.mark.parametrize("values", ["minimal", "production", "air-gapped", "openshift"])
 def test_the_profile_is_one_that_upload_takes(rendered, values, tmp_path):
-    profiles = pytest.importorskip("retain_pipelines.profile", reason="profiles are not there yet")
     path = tmp_path / "profile.yaml"
     path.write_text(the_map(rendered[values], "retain-profile")["profile.yaml"], encoding="utf-8")
     profile = profiles.load(str(path))
@@ -88,7 +88,6 @@ def test_the_profile_is_one_that_upload_takes(rendered, values, tmp_path):
 
 
 def test_default_pods_are_those_of_the_shipped_profile(chart):
-    profiles = pytest.importorskip("retain_pipelines.profile", reason="profiles are not there yet")
     shipped = yaml.safe_load(profiles.profiles()["default"].read_text(encoding="utf-8"))
     assert chart.values["runs"]["steps"] == shipped["steps"]
     assert chart.values["runs"]["defaults"] == shipped["defaults"]
