@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ from retain_pipelines.compiling import PIPELINES
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 RULES = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "tmpfs": {"/tmp": "exec,mode=1777"}, "network_mode": "none", "remove": True}  # fmt: skip
-CPU_STEPS = ("resolve", "validate", "template", "mix", "gate", "publish", "stop")
-GPU_STEPS = ("rehearse", "train", "merge", "score")
+FACES = Path(images.__file__).parent.glob("*/component.py")
+IMAGE_OF = {face.parent.name: match[1] for face in FACES if (match := re.search(r"^@on_(cpu|gpu)$", face.read_text(), re.MULTILINE))}  # fmt: skip
 
 
 def said(engine: Any, image: str, *command: str, **options: Any) -> str:
@@ -61,7 +63,9 @@ def test_nothing_of_the_build_is_left_inside(engine: Any, image: str) -> None:
 
 @pytest.mark.parametrize("user", ["10001:10001", "1000730000:0"], ids=["the chart's", "OpenShift's"])
 def test_every_step_can_be_imported_under_any_user_id(engine: Any, image: str, user: str) -> None:
-    steps = CPU_STEPS if image.startswith("retain-cpu") else (*GPU_STEPS, "resolve")
+    steps = [step for step, kind in IMAGE_OF.items() if image.startswith(f"retain-{kind}")]
+    steps += ["resolve", "pair"] if "gpu" in image else []  # where they convert a GGUF base
+    assert len(steps) >= 5
     code = f"import importlib, kfp.dsl.executor_main\nfor step in {steps}: importlib.import_module(f'retain.{{step}}.work')\nimport getpass; print(getpass.getuser())"
     assert said(engine, image, "python3", "-c", code, user=user).splitlines()[-1] == "retain"
 
