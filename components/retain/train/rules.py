@@ -47,6 +47,7 @@ def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
         (mutating and config.anchor.kind != "none", "the anchor holds B·A near nothing, and this start is not nothing", "anchor.kind", "use lora.init default"),
         (lora.train_head and config.anchor.kind != "none", "the anchor pulls the adapters' products, and a head that is trained whole has none", "lora.train_head", "switch it off, or use kl"),
         (lora.train_head and method not in LORA_FAMILY, f"method {method} does not train a head beside it", "lora.train_head", "use method lora or qlora"),
+        (mutating and lora.train_head, "peft converts such a start back to a plain adapter only without a head beside it", "lora.init", "use lora.init default"),
         (mutating and lora.use_dora, "peft converts such a start back to a plain adapter only without DoRA", "lora.init", "use lora.init default"),
         (method == "prefix" and config.gradient_checkpointing, "a prefix is a cache, and activations cannot be computed twice with one", "gradient_checkpointing", "switch it off"),
         (bool(config.prompt.text) and method != "prompt", f"method {method} does not start from words", "prompt.text", "use method prompt"),

@@ -123,6 +123,7 @@ def test_zero_and_auto_are_the_methods_own_rate(trained: Trained) -> None:
         ({"lora": {"dropout": 1.5}}, "must lie in"),
         ({"lora": {"train_head": True}, "anchor": {"kind": "l2_sp"}}, "trained whole has none"),
         ({"method": "ia3", "lora": {"train_head": True}}, "does not train a head"),
+        ({"lora": {"train_head": True, "init": "pissa"}}, "without a head beside it"),
         (
             {"method": "freeze", "lora": {}, "freeze": {"first_layers": 2, "patterns": ["norm", "head"]}},
             "nothing is left",
