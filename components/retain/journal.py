@@ -30,6 +30,11 @@ class Journal:
     def waiting(self) -> bool:
         return self.path.is_file() and self.path.stat().st_size > self._sent()
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Everything that was said, sent or not."""
+        data = self.path.read_bytes() if self.path.is_file() else b""
+        return [line for line in map(_line, data[: data.rfind(b"\n") + 1].split(b"\n")) if line]
+
     def send(self, deliver: Callable[[dict[str, Any], list[dict[str, Any]]], None]) -> None:
         """``deliver(first line, lines not sent yet)``; where it raises, the mark stays and the same lines come again."""
         if not self.waiting():

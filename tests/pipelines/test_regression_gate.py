@@ -19,6 +19,7 @@ from retain.resolve.recipe import load
 from retain_pipelines import compiling, local, regression_gate
 from retain_pipelines.endings import FINALS, STOPS
 
+from ..retain.close.receiver import receiving
 from ..retain.gate.conftest import BASE, TUNED, draw, scores_folder  # noqa: F401 (fixtures)
 
 TOY = Path(__file__).with_name("toy_regression_gate.py")
@@ -99,7 +100,7 @@ def decided() -> dict[str, Any]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps' processes: this checkout's code, a home of their own, no tracker."""
-    for name, value in {**PATHS, "RETAIN_HOME": str(tmp_path / "home"), "RETAIN_TRACKING": "later"}.items():
+    for name, value in {**PATHS, "RETAIN_HOME": str(tmp_path / "home"), "RETAIN_RUN_ID": "run", "RETAIN_TRACKING": "later"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
 
 
@@ -114,14 +115,27 @@ def test_the_run_ends_as_passed_or_red_without_a_training(
     draw: Callable[..., Any],  # noqa: F811
     tmp_path: Path,
     here: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with receiving() as webhook:
+        monkeypatch.setenv("RETAIN_WEBHOOK_URL", webhook.url)
+        _passed_and_red(decided, scores_folder, draw, tmp_path)
+    assert [(m["pipeline"], m["verdict"], m["exit_code"], m["state"]) for m in webhook.messages] == [("decided", "pass", 0, "SUCCEEDED"), ("decided", "regressed", 3, "FAILED")]  # fmt: skip
+
+
+def _passed_and_red(
+    decided: dict[str, Any],
+    scores_folder: Callable[..., Path],  # noqa: F811
+    draw: Callable[..., Any],  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     before, same = draw({"reading": (1500, 0.0, 0.04), "maths": (1500, 0.0, 0.04)})
     base = scores_folder(tmp_path / "base", before, BASE)
     good = _run(decided, base, scores_folder(tmp_path / "same", same, TUNED), tmp_path / "good")
-    assert (good.exit_code, good.endings["passed"]) == (0, 0)
+    assert (good.exit_code, good.endings["passed"], good.endings["close"]) == (0, 0, 0)
     worse = {task: np.where(np.arange(len(column)) % 4 == 0, 0.0, column) for task, column in same.items()}
     bad = _run(decided, base, scores_folder(tmp_path / "worse", worse, TUNED), tmp_path / "bad")
-    assert (bad.exit_code, bad.endings["stop-regressed"]) == (3, 3)
+    assert (bad.exit_code, bad.endings["stop-regressed"], bad.endings["close"]) == (3, 3, 0)
     report = next((tmp_path / "bad").glob("artifacts/*/gate/report"))
     assert "Regressed" in report.read_text(encoding="utf-8") or "regressed" in report.read_text(encoding="utf-8")
 

@@ -4,6 +4,7 @@ import json
 
 from kfp import dsl
 
+from retain_pipelines.closing import closed
 from retain_pipelines.compiling import spec_of
 from retain_pipelines.regression_gate import decide
 
@@ -16,6 +17,7 @@ def known(folder: str, scores: dsl.Output[dsl.Dataset]) -> None:
 
 
 @dsl.pipeline(name="decided")
+@closed
 def decided(config: dict, base: str, candidate: str) -> None:
     before = known(folder=base).set_display_name("score-base")
     after = known(folder=candidate).set_display_name("score-candidate")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from retain.artifacts import write_json
+from retain.close.summary import tell
 from retain.config import parse
 from retain.errors import ExitCode, IntegrityError
 from retain.gate.config import GatePolicy
@@ -32,11 +33,9 @@ def run(
             result = gate(policy, Path(base_scores), Path(candidate_scores), Path(verdict))
         except IntegrityError as error:
             return _integrity(error, Path(verdict), Path(report))
-        write_report(
-            Path(verdict),
-            Path(report),
-            RunFolders.of(base_scores=base_scores, candidate_scores=candidate_scores, **folders),
-        )
+        shown = RunFolders.of(base_scores=base_scores, candidate_scores=candidate_scores, **folders)
+        write_report(Path(verdict), Path(report), shown)
+        tell(Path(verdict), Path(report), shown)
         say(summary(result))
         tracked.metrics(_numbers(result))
         tracked.tags({"verdict": result.verdict, "policy_digest": result.policy_digest})
@@ -73,5 +72,6 @@ def _integrity(error: IntegrityError, verdict: Path, report: Path) -> str:
         ),
         encoding="utf-8",
     )
+    tell(verdict, report, RunFolders())
     say(str(error))
     return ending(ExitCode.INTEGRITY)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retain.artifacts import read_json, write_json
+from retain.close.summary import tell_published
 from retain.config import parse
 from retain.publish.config import PublishConfig
 from retain.publish.work import publish
@@ -23,6 +24,8 @@ def run(config: Mapping[str, Any], model: str, verdict: str, recipe: str, publis
         for note in result.notes:
             say(f"  {note}")
         tracked.tags({"model_digest": result.digest, "version": str(result.version)})
+        if result.version:
+            tell_published(result.name, str(result.version))
     return {"name": result.name, "version": result.version, "digest": result.digest}
 
 

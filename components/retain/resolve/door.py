@@ -11,13 +11,17 @@ from retain.resolve.recipe import Recipe
 from retain.resolve.room import bytes_needed, check_room
 from retain.resolve.work import Resolved, base_folder, resolve
 from retain.steps import running, say
-from retain.tracking import home
+from retain.tracking import home, parent
 
 
 def run(form: Mapping[str, Any], recipe: str) -> tuple[Any, ...]:
     """The outputs of the first task, in the order its face names them."""
     with running("resolve"):
-        resolved = resolve(from_form(form))
+        wanted = from_form(form)
+        tracked = parent()
+        tracked.params(wanted.as_parameter())
+        tracked.tags({"retain.recipe_digest": wanted.digest()})
+        resolved = resolve(wanted)
         if folder := os.environ.get("RETAIN_RUN_DIR"):  # on a cluster every step has a disk of its own
             _check_room(resolved, Path(folder))
         write_recipe(resolved, Path(recipe))
