@@ -68,9 +68,11 @@ def die_with_parent() -> None:
 
 
 def note_ending(step: str, code: int, message: str) -> None:
-    """Leave for the wrapper how the step ended, where there is one."""
+    """Leave for the wrapper how the step ended, where there is one; of a step that ran for several domains, its fault."""
     if folder := os.environ.get("RETAIN_RUN_DIR"):
-        write_json(Path(folder) / "endings" / f"{step}.json", {"step": step, "exit_code": code, "message": message})
+        path = Path(folder) / "endings" / f"{step}.json"
+        if code or not path.is_file():
+            write_json(path, {"step": step, "exit_code": code, "message": message})
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -159,13 +159,16 @@ def _brief(error: Exception) -> str:
 
 
 @contextmanager
-def stage(name: str, *, run: str = "") -> Iterator[Stage]:
+def stage(name: str, *, run: str = "", domain: str = "") -> Iterator[Stage]:
     """The nested MLflow run of a stage (found again on a retry), under the parent run tagged ``retain.run_id``.
+
+    domain: of a stage that a run has once for each domain.
 
     >>> with stage("train") as tracked:           # doctest: +SKIP
     ...     tracked.metrics({"train_loss_nats": 1.2}, step=10)
     """
     run = run or run_id()
+    name = f"{name}-{domain}" if domain else name
     tracked = Stage(name, run, home() / "runs" / _safe(run) / _safe(name))
     try:
         yield tracked

@@ -12,15 +12,21 @@ from retain.steps import numbers, running, say
 from retain.tracking import stage
 
 
-def run(config: Mapping[str, Any], base: Mapping[str, str], adapter: str, model: str) -> dict[str, Any]:
-    return run_many(config, base, [(adapter, 1.0)], model)
+def run(
+    config: Mapping[str, Any], base: Mapping[str, str], adapter: str, model: str, domain: str = ""
+) -> dict[str, Any]:
+    return run_many(config, base, [(adapter, 1.0)], model, domain)
 
 
 def run_many(
-    config: Mapping[str, Any], base: Mapping[str, str], adapters: Sequence[tuple[str, float]], model: str
+    config: Mapping[str, Any],
+    base: Mapping[str, str],
+    adapters: Sequence[tuple[str, float]],
+    model: str,
+    domain: str = "",
 ) -> dict[str, Any]:
     """Merge several adapters, each with its weight."""
-    with running("merge"), stage("merge") as tracked:
+    with running("merge"), stage("merge", domain=domain) as tracked:
         settings = parse(MergeConfig, config, where="merge")
         result = merge(
             settings,

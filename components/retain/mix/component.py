@@ -12,6 +12,7 @@ def mix(
     rendered: dsl.Input[dsl.Dataset],
     mixture: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
+    domain: str = "",
 ) -> None:
     """Interleave general rows at an exact share of tokens, without a row that the gate's items contain.
 
@@ -21,7 +22,8 @@ def mix(
         rendered: tokens and labels.
         mixture: what is trained on.
         report: shares, and dropped rows beside the benchmark items they match.
+        domain: the domain of these rows, in a run with several; it only names the stage in the tracker.
     """
     from retain.mix.door import run
 
-    mixture.metadata.update(run(config, score, rendered.path, mixture.path, report.path))
+    mixture.metadata.update(run(config, score, rendered.path, mixture.path, report.path, domain))

@@ -14,9 +14,14 @@ from retain.tracking import stage
 
 
 def run(
-    config: Mapping[str, Any], score: Mapping[str, Any], rendered: str, mixture: str, report: str
+    config: Mapping[str, Any],
+    score: Mapping[str, Any],
+    rendered: str,
+    mixture: str,
+    report: str,
+    domain: str = "",
 ) -> dict[str, Any]:
-    with running("mix"), stage("mix") as tracked:
+    with running("mix"), stage("mix", domain=domain) as tracked:
         items = gate_items(parse(ScoreConfig, score, where="score"))
         result = mix(parse(MixConfig, config, where="data.replay"), Path(rendered), items, Path(mixture), Path(report))
         say(

@@ -16,6 +16,7 @@ def score(
     dataset: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045 (kfp reads this form only)
     model: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
     role: str = "",
+    domain: str = "",
 ) -> None:
     """Score a model on the benchmarks and on the target's test rows, item by item.
 
@@ -27,7 +28,11 @@ def score(
         dataset: checked rows; those of split test measure the target. None: benchmarks only.
         model: the candidate.
         role: base or candidate; empty: candidate where a model is given.
+        domain: of the adapter in the model, in a run with several; the scores carry it as metadata.
     """
     from retain.score.door import path_of, run
 
-    metrics.metadata.update(run(config, base, path_of(model), path_of(dataset), scores.path, metrics.path, role))
+    scores.metadata["domain"] = domain
+    metrics.metadata.update(
+        run(config, base, path_of(model), path_of(dataset), scores.path, metrics.path, role, domain)
+    )

@@ -16,15 +16,15 @@ __all__ = ["path_of", "run"]  # the face has one import
 
 
 def run(
-    config: Mapping[str, Any], base: Mapping[str, str], model: str, dataset: str, scores: str, metrics: str, role: str = "",
+    config: Mapping[str, Any], base: Mapping[str, str], model: str, dataset: str, scores: str, metrics: str, role: str = "", domain: str = "",
 ) -> dict[str, float]:  # fmt: skip
     """Score ``model``, or ``base`` where it is an empty text; scores are kept for the next run.
 
-    role: base or candidate; empty: candidate where a model is given.
+    role: base or candidate; empty: candidate where a model is given. domain: names the stage in the tracker.
     """
     candidate = role == "candidate" if role else bool(model)
     name = "score-candidate" if candidate else "score-base"
-    with running(name), stage(name) as tracked:
+    with running(name), stage(name, domain=domain) as tracked:
         folder = Path(model) if model else base_folder(base)
         settings = parse(ScoreConfig, config, where="score")
         result = score(

@@ -13,6 +13,7 @@ def template(
     generated: dsl.Input[dsl.Dataset],
     rendered: dsl.Output[dsl.Dataset],
     preview: dsl.Output[dsl.HTML],
+    domain: str = "",
 ) -> None:
     """Render rows with the model's own chat template; only answers carry loss.
 
@@ -23,7 +24,8 @@ def template(
         generated: replay rows written by the base, or none.
         rendered: tokens and labels.
         preview: rows with the supervised tokens highlighted.
+        domain: the domain of these rows, in a run with several; it only names the stage in the tracker.
     """
     from retain.template.door import run
 
-    rendered.metadata.update(run(config, base, dataset.path, generated.path, rendered.path, preview.path))
+    rendered.metadata.update(run(config, base, dataset.path, generated.path, rendered.path, preview.path, domain))

@@ -13,9 +13,15 @@ from retain.tracking import home, stage
 
 
 def run(
-    config: Mapping[str, Any], base: Mapping[str, str], dataset: str, generated: str, rendered: str, preview: str
+    config: Mapping[str, Any],
+    base: Mapping[str, str],
+    dataset: str,
+    generated: str,
+    rendered: str,
+    preview: str,
+    domain: str = "",
 ) -> dict[str, Any]:
-    with running("template"), stage("template") as tracked:
+    with running("template"), stage("template", domain=domain) as tracked:
         more = Path(generated) if generated and (Path(generated) / "info.json").is_file() else None
         result = template(
             parse(TemplateConfig, config, where="data.template"),

@@ -13,6 +13,7 @@ def train(
     adapter: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    domain: str = "",
 ) -> None:
     """Tune the base on the mixture; checkpoints survive a kill, two losses are watched.
 
@@ -23,7 +24,8 @@ def train(
         adapter: the adapter, or the changed weights.
         history: losses by step and a summary of the training.
         metrics: last losses and speed.
+        domain: the domain of these rows, in a run with several; it only names the stage in the tracker.
     """
     from retain.train.door import run
 
-    metrics.metadata.update(run(config, base, mixture.path, adapter.path, history.path, metrics.path))
+    metrics.metadata.update(run(config, base, mixture.path, adapter.path, history.path, metrics.path, domain))

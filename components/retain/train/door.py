@@ -14,9 +14,15 @@ from retain.train.work import train
 
 
 def run(
-    config: Mapping[str, Any], base: Mapping[str, str], mixture: str, adapter: str, history: str, metrics: str
+    config: Mapping[str, Any],
+    base: Mapping[str, str],
+    mixture: str,
+    adapter: str,
+    history: str,
+    metrics: str,
+    domain: str = "",
 ) -> dict[str, float]:
-    with running("train"), stage("train") as tracked:
+    with running("train"), stage("train", domain=domain) as tracked:
         settings = parse(TrainConfig, config, where="train")
         result = train(
             settings, Path(mixture), base_folder(base), Path(adapter), home() / "checkpoints", tracked.metrics

@@ -19,8 +19,9 @@ def run(
     dataset: str,
     rejects: str,
     report: str,
+    domain: str = "",
 ) -> dict[str, Any]:
-    with running("validate"), stage("validate") as tracked:
+    with running("validate"), stage("validate", domain=domain) as tracked:
         specs, files = source_files(sources)
         for source in sources:
             tracked.dataset(
