@@ -105,8 +105,7 @@ def test_the_schedule_job_replaces_what_it_made(named):
     job = named("Job", "retain-schedule-weekly", example("production"))
     (container,) = job["spec"]["template"]["spec"]["containers"]
     script = container["command"][-1]
-    assert "retain schedule delete weekly" in script
-    assert "retain schedule create /etc/retain/recipes/weekly.yaml --name weekly --cron '0 2 * * 1'" in script
+    assert "retain schedule create /etc/retain/recipes/weekly.yaml --replace --name weekly --cron '0 2 * * 1'" in script
     environment = {v["name"]: v.get("value") for v in container["env"]}
     assert environment["RETAIN_KFP_NAMESPACE"] == "retain"
     assert environment["RETAIN_KFP_HOST"].endswith(":8888")

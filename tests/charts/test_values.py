@@ -99,7 +99,7 @@ def everything_on():
     return merged(example("production"), {
         "mlflow": {"migrate": True}, "kfp": {"credentialsSecret": "kfp-login"},
         "serving": {"adapters": [{"name": "legal", "model": "legal-adapter"}]},
-        "quota": {"enabled": True},
+        "quota": {"enabled": True}, "runs": {"webhook": {"secret": "chat"}},
     })  # fmt: skip
 
 
@@ -124,7 +124,7 @@ FLIPPED = {
     "images.cpu": {"digest": A_DIGEST}, "images.gpu": {"digest": A_DIGEST}, "images.vllm": {"digest": A_DIGEST}, "images.postgres": {"tag": "17.0-bookworm"},
     "runs.defaults": {"cpu": "7"}, "runs.steps": {"train": {"cpu": "7"}},
     "quota.hard": {"pods": "7"},
-    "runs.secrets": [],
+    "runs.secrets": [], "runs.cacheUri": "s3://flipped", "runs.links.kfp": "https://kf.example.com/pipeline", "runs.links.mlflow": "https://ml.example.com",
     "networkPolicy.runs.podLabels": {"more": "labels"},
     "monitoring.serviceMonitor.interval": "7s",
     "setup.retries": 7,

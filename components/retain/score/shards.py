@@ -1,4 +1,8 @@
-"""Finished tasks on disk, each under its full key: what survives a kill, and what a second scoring need not compute."""
+"""Finished tasks on disk, each under its full key: what survives a kill, and what a second scoring need not compute.
+
+``RETAIN_CACHE_URI`` (s3://bucket/prefix) names a store behind the folder, shared by machines that share no disk. It comes by
+environment because it changes no result: a shard is found by model, items, settings, precision, device and engine.
+"""
 
 import logging
 import os
@@ -11,7 +15,7 @@ import pyarrow.parquet as pq
 
 from retain import digest
 from retain.artifacts import ITEM_SCHEMA, check_writable, read_json, write_json
-from retain.errors import IntegrityError
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 
 log = logging.getLogger(__name__)
 SCHEMA = "retain.score-shard/1"
@@ -21,13 +25,15 @@ class Shards:
     """A folder of shards `<64 hex of the key>.{parquet,json}`; the json is written last and names the digest of the other."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.store = folder, os.environ.get("RETAIN_CACHE_URI", "").rstrip("/")
+        if self.store and not self.store.startswith("s3://"):
+            raise ConfigError("RETAIN_CACHE_URI cannot be used", got=self.store, expected="s3://bucket/prefix")
         check_writable(folder)
 
     def get(self, key: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
         """(records, meta) of a finished task, or None. A damaged shard is not used, and said so."""
         meta_path, rows_path = self._paths(key)
-        if not meta_path.is_file():
+        if not meta_path.is_file() and not self._fetched(rows_path, meta_path):
             return None
         try:
             meta = read_json(meta_path, schema=SCHEMA)
@@ -52,6 +58,35 @@ class Shards:
             meta_path,
             {"schema": SCHEMA, "key": dict(key), "items_sha256": digest.of_file(rows_path), "meta": dict(meta)},
         )
+
+        self._share(rows_path, meta_path)
+
+    def _fetched(self, *paths: Path) -> bool:
+        """Bring a shard from the store, its json last. A store that is away costs time, not the scoring."""
+        if not self.store:
+            return False
+        from retain import s3
+
+        try:
+            for path in paths:
+                found = s3.listing(f"{self.store}/{path.name}")
+                if not found:
+                    return False
+                s3.download(f"{self.store}/{path.name}", found, self.folder)
+        except EnvironmentFault as fault:
+            log.warning("%s; scored without the shared cache", fault)
+            return False
+        return True
+
+    def _share(self, *paths: Path) -> None:
+        if not self.store:
+            return
+        from retain import s3
+
+        try:
+            s3.upload(self.store, self.folder, [path.name for path in paths])
+        except EnvironmentFault as fault:
+            log.warning("%s; the scores of this task are not shared", fault)
 
     def _paths(self, key: Mapping[str, Any]) -> tuple[Path, Path]:
         name = digest.of_json(dict(key)).removeprefix("sha256:")
