@@ -44,11 +44,36 @@ PROFILES_HEAD = """
 `regression-gate` scores and judges two models by their addresses, without a training; it takes the same `score_settings` and
 `gate_settings`, and ends in `passed` or one of the stops.
 
+`domain-adapters` trains one adapter a domain side by side (the name of a target source is its domain; general rows belong to all),
+merges them by `merge_weights` with `merge.method` linear, ties or dare, and gates the one model that comes out:
+`retain run domains --pipeline domain-adapters --param 'merge_weights=north=0.6, south=0.6'`, or `retain submit` with the same words.
+Where the adapters are to stay apart, `domain-routing` (or `retain route`, on folders) trains a router in front of them: a tag in
+the prompt decides, else TF-IDF and a logistic regression, one of whose classes is the base itself. Routing accuracy and each
+domain's gain are measured, and the gate judges the routed system, router's mistakes and all. It ends in `passed`, and leaves
+`routes.json` with vLLM's arguments; nothing is registered.
+
+`--param NAME=VALUE` (run, submit, schedule create) sets what a pipeline has and no recipe; everything else is the recipe's.
+
 One file says how the pods of a pipeline run on a cluster: `retain compile|submit|upload|schedule create --profile NAME`, where
 NAME is `default`, `spot`, `airgapped` or a path. A profile changes where a step runs, never what it computes. `defaults` is
 laid under every step. Refused: a GPU without a toleration or on the cpu image, a ReadWriteOnce claim for steps that may land on
 several nodes, a secret in `environment`, retries of a step whose failure is an answer (KFP repeats a failed pod whatever
 its exit code was), an unknown key.
+
+# How a run ends
+
+Every pipeline's tasks stand inside an exit handler: the task `close` runs whatever happened (the server has to know
+PipelineTaskFinalStatus: kubeflow/pipelines#11953, of June 2025). It sends what the tracker missed, ends the parent run in MLflow, and posts one JSON message (schema
+`retain.ended/1`: verdict, exit code, reasons, candidate digest, registered version, links) to the address in the secret that
+`webhook` names: https only, four attempts, no redirects, in no log and no parameter. A webhook that fails is said in the run's tag
+`retain.webhook` and changes nothing. On a laptop, `RETAIN_WEBHOOK_URL` does the same. The parent run has the numbers of every stage,
+from its artifacts, so that a stage taken from the cache is not missing in a comparison; the gate puts them there.
+
+# What has run where
+
+No pipeline has run on a real cluster yet. Checked instead: every pipeline runs whole in KFP's local runner, exit handler and loop
+included; every compiled spec and its Kubernetes settings parse against KFP's protos; every request to a server is validated by a
+stand-in with the models of `kfp-server-api`; object store, MLflow and webhook are real servers on loopback.
 
 """
 

@@ -53,10 +53,20 @@ def run(
     runner: Annotated[
         Runner, typer.Option(help="process: every step in this environment; docker: in the images of `make images`.")
     ] = Runner.process,
+    pipeline: Annotated[
+        str, typer.Option(help="finetune-without-forgetting, or another one that trains: domain-adapters, retrain.")
+    ] = "finetune-without-forgetting",
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", help="A parameter of the pipeline that no recipe has, e.g. merge_weights='a=0.7, b=0.3'."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run the whole pipeline on this machine and end with the gate's exit code."""
     from retain.resolve.recipe import load
+    from retain_pipelines import arguments
     from retain_pipelines import runs as local_runs
     from retain_pipelines.summary import summary
 
@@ -66,14 +76,18 @@ def run(
         stream.write(line if line.endswith("\n") else line + "\n")
         stream.flush()
 
+    loaded = load(recipe, overrides)
+    every = arguments.complete(pipeline, loaded, param) if pipeline != "finetune-without-forgetting" or param else None
     outcome = local_runs.run(
-        load(recipe, overrides),
+        loaded,
         recipe,
         runs,
         resume=resume,
         fresh=fresh,
         show=show,
         in_containers=runner is Runner.docker,
+        pipeline=pipeline,
+        arguments=every,
     )
     emit(outcome.as_json(), json, summary(outcome))
     raise typer.Exit(outcome.exit_code)

@@ -1,15 +1,16 @@
 """The verbs that talk to a Kubeflow Pipelines server: submit, follow, schedule, upload."""
 
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from retain.errors import ConfigError, EnvironmentFault, Interrupted
+from retain_pipelines.cli_models import for_ci
 from retain_pipelines.cli_steps import Json, Recipe, Set
 
 Host = Annotated[
@@ -30,12 +31,26 @@ Registry = Annotated[str, typer.Option(help="Registry of the two images; empty: 
 Digests = Annotated[
     list[str] | None, typer.Option("--image-digest", help="cpu=sha256:… or gpu=sha256:…; empty: the profile's.")
 ]
-Pipeline = Annotated[str, typer.Option(help="finetune-without-forgetting or regression-gate")]
+Pipeline = Annotated[
+    str,
+    typer.Option(help="finetune-without-forgetting, domain-adapters, regression-gate or retrain; README of pipelines/"),
+]
 Candidate = Annotated[str, typer.Option(help="Model that regression-gate judges; the recipe's base is the measure.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        help="A parameter of the pipeline that no recipe has, e.g. merge_weights='north=0.7, south=0.3' (again for more).",
+    ),
+]
 Poll = Annotated[float, typer.Option(help="Seconds between two looks at a run.", min=0.05)]
 Artifacts = Annotated[
     str, typer.Option(help="Pipeline root (s3://bucket/prefix) to fetch verdict.json from; empty: not fetched.")
 ]
+Comment = Annotated[
+    str, typer.Option(help="Write the verdict's table as Markdown, for a merge request; needs --wait and --artifacts.")
+]
+Junit = Annotated[str, typer.Option(help="Write a JUnit XML file for a CI system; the same.")]
 FINETUNE = "finetune-without-forgetting"
 
 
@@ -46,26 +61,15 @@ def _server(host: str, namespace: str) -> Any:
     return Server(host, namespace, from_environment(host))
 
 
-def _package(pipeline: str, recipe: str, overrides: list[str] | None, candidate: str, profile: str, registry: str, digests: list[str] | None) -> tuple[Any, Any]:  # fmt: skip
+def _package(pipeline: str, recipe: str, overrides: list[str] | None, params: list[str] | None, candidate: str, profile: str, registry: str, digests: list[str] | None) -> tuple[Any, Any]:  # fmt: skip
     """(package, profile): everything that can be wrong on this side is found before the server is asked."""
-    from retain.resolve.form import to_form
     from retain.resolve.recipe import load
-    from retain_pipelines import cluster, compiling, pods
+    from retain_pipelines import arguments, cluster, pods
     from retain_pipelines import profile as profiles
 
-    compiling.check_name(pipeline)
     settings, loaded = profiles.load(profile), load(recipe, overrides)
-    if candidate and pipeline == FINETUNE:
-        raise ConfigError("--candidate is for --pipeline regression-gate", got=candidate)
-    if pipeline == FINETUNE:
-        arguments = to_form(loaded)
-    else:
-        from retain_pipelines.regression_gate import arguments as pair_arguments
-
-        if not candidate:
-            raise ConfigError("regression-gate needs --candidate", expected="the address of the model that is judged")
-        arguments = pair_arguments(loaded, candidate)
-    return cluster.pack(pipeline, loaded, settings, pods.images_of(settings, registry, digests), arguments), settings
+    every = arguments.complete(pipeline, loaded, params, candidate)
+    return cluster.pack(pipeline, loaded, settings, pods.images_of(settings, registry, digests), every), settings
 
 
 def _say(line: str) -> None:
@@ -83,10 +87,13 @@ def submit(
     image_digest: Digests = None,
     pipeline: Pipeline = FINETUNE,
     candidate: Candidate = "",
+    param: Params = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the run to its end; the exit code is then the gate's.")
     ] = False,
     artifacts: Artifacts = "",
+    comment: Comment = "",
+    junit: Junit = "",
     poll: Poll = 10.0,
     overrides: Set = None,
     json: Json = False,
@@ -95,14 +102,16 @@ def submit(
     from retain_pipelines import cluster
     from retain_pipelines.cli import emit
 
-    package, settings = _package(pipeline, recipe, overrides, candidate, profile, registry, image_digest)
+    package, settings = _package(pipeline, recipe, overrides, param, candidate, profile, registry, image_digest)
+    root = artifacts or settings.pipeline_root
+    files = _files(comment, junit, root if wait else "")
     server = _server(host, namespace)
     run_id = cluster.submit(server, package, settings, experiment=experiment, name=Path(recipe).stem)
     _say(cluster.link(server, run_id))
     if not wait:
         emit({"run_id": run_id, "url": cluster.link(server, run_id)}, json, run_id)
         return
-    _follow(server, run_id, pipeline, artifacts or settings.pipeline_root, poll, json)
+    _follow(server, run_id, pipeline, root, poll, json, files)
 
 
 def follow(
@@ -111,14 +120,25 @@ def follow(
     namespace: Namespace = "",
     pipeline: Pipeline = FINETUNE,
     artifacts: Artifacts = "",
+    comment: Comment = "",
+    junit: Junit = "",
     poll: Poll = 10.0,
     json: Json = False,
 ) -> None:
     """Follow a run that was started before; ends with the gate's exit code."""
-    _follow(_server(host, namespace), run_id, pipeline, artifacts, poll, json)
+    _follow(_server(host, namespace), run_id, pipeline, artifacts, poll, json, _files(comment, junit, artifacts))
 
 
-def _follow(server: Any, run_id: str, pipeline: str, artifacts: str, poll: float, json: bool) -> None:
+def _files(comment: str, junit: str, root: str) -> dict[str, str]:
+    """What a CI system wants written; a verdict's table needs the place where verdict.json lies."""
+    if (comment or junit) and not root:
+        raise ConfigError("--comment and --junit are written from verdict.json", expected="--wait, and --artifacts s3://… or pipeline_root in the profile")  # fmt: skip
+    return {"comment": comment, "junit": junit}
+
+
+def _follow(
+    server: Any, run_id: str, pipeline: str, artifacts: str, poll: float, json: bool, files: dict[str, str]
+) -> None:
     from retain_pipelines import cluster
     from retain_pipelines.cli import emit
 
@@ -131,7 +151,9 @@ def _follow(server: Any, run_id: str, pipeline: str, artifacts: str, poll: float
         raise Interrupted("no longer followed; the run goes on", where=cluster.link(server, run_id), fix=f"`retain follow {run_id}` looks on") from None  # fmt: skip
     if artifacts and ended.ending:
         with tempfile.TemporaryDirectory() as folder:
-            ended = replace(ended, verdict=cluster.fetch_verdict(artifacts, pipeline, ended, Path(folder)))
+            ended = dataclasses.replace(ended, verdict=cluster.fetch_verdict(artifacts, pipeline, ended, Path(folder)))
+    if ended.verdict:
+        for_ci(ended.verdict, **files, annotations=False)
     reasons = [f"{r['code']} {r.get('benchmark', '')}".strip() for r in ended.verdict.get("reasons", [])]
     emit(ended.as_json(), json, "\n".join([f"{ended.message}  {ended.url}", *reasons]))
     raise typer.Exit(ended.exit_code)
@@ -180,6 +202,10 @@ def create(
     image_digest: Digests = None,
     pipeline: Pipeline = FINETUNE,
     candidate: Candidate = "",
+    param: Params = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of the schedule of the same name, if there is one.")
+    ] = False,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
@@ -187,9 +213,9 @@ def create(
     from retain_pipelines import schedules
     from retain_pipelines.cli import emit
 
-    package, settings = _package(pipeline, recipe, overrides, candidate, profile, registry, image_digest)
+    package, settings = _package(pipeline, recipe, overrides, param, candidate, profile, registry, image_digest)
     every = schedules.cron(cron)
-    made = schedules.create(_server(host, namespace), package, settings, name=name or Path(recipe).stem, when=every, experiment=experiment)  # fmt: skip
+    made = schedules.create(_server(host, namespace), package, settings, name=name or Path(recipe).stem, when=every, experiment=experiment, replace=replace)  # fmt: skip
     emit(made, json, f"{made['name']}  {made['cron']}  {made['id']}")
 
 

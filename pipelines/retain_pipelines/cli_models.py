@@ -168,18 +168,18 @@ def gate(
 
         verdict = judge_evidence(Path(evidence))
         _emit(verdict.as_dict(), json, summary(verdict))
-        _for_ci(verdict.as_dict(), junit, comment, annotations)
+        for_ci(verdict.as_dict(), junit, comment, annotations)
         raise typer.Exit(int(verdict.exit_code))
     from retain.gate.door import run
 
     quiet(json, run, _policy(recipe, overrides), str(base), str(candidate), str(out), str(out / "report.html"))
     value = read_json(out / "verdict.json", schema="retain.verdict/1")
     _emit(value, json)
-    _for_ci(value, junit, comment, annotations)
+    for_ci(value, junit, comment, annotations)
     raise typer.Exit(int(value["exit_code"]))
 
 
-def _for_ci(verdict: dict[str, Any], junit: str, comment: str, annotations: bool) -> None:
+def for_ci(verdict: dict[str, Any], junit: str, comment: str, annotations: bool) -> None:
     """What a CI system shows of a verdict."""
     from retain.gate import ci
 

@@ -169,9 +169,9 @@ VERBS: dict[Callable[..., None], str] = {
 
 
 def register(app: typer.Typer) -> None:
-    from retain_pipelines import cli_cluster, cli_models, cli_plan, cli_registry
+    from retain_pipelines import cli_cluster, cli_models, cli_plan, cli_registry, cli_route
 
-    for verbs in (VERBS, cli_plan.VERBS, cli_models.VERBS, cli_registry.VERBS, cli_cluster.VERBS):
+    for verbs in (VERBS, cli_plan.VERBS, cli_models.VERBS, cli_route.VERBS, cli_registry.VERBS, cli_cluster.VERBS):
         for verb, example in verbs.items():
             app.command(epilog=f"Example: {example}")(verb)
     app.add_typer(cli_cluster.schedule, name="schedule")

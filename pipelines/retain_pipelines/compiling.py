@@ -1,8 +1,9 @@
 """Pipelines as IR YAML: the same object that a laptop runs is what a cluster gets."""
 
+import copy
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PIPELINES = {
     "finetune-without-forgetting": "retain_pipelines.finetune:finetune",
+    "domain-adapters": "retain_pipelines.domain_adapters:domain_adapters",
+    "domain-routing": "retain_pipelines.domain_routing:domain_routing",
     "regression-gate": "retain_pipelines.regression_gate:regression_gate",
 }
 
@@ -56,7 +59,32 @@ def with_profile(name: str, profile: "Profile", taken: "Images", recipe: "Recipe
 
     environment = {"MLFLOW_EXPERIMENT_NAME": recipe.tracking.experiment}
     spec, platform = documents(dressed(load(name), profile, taken, recipe, environment=environment))
-    return spec, platform
+    return (with_choices(spec) if profile.form_choices else spec), platform
+
+
+def with_choices(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with the words that a parameter can be, which the run form shows as a list to choose from.
+
+    KFP's proto has them (``literals``), its SDK cannot write them. A server older than 2.16 refuses the spec.
+    """
+    patched = copy.deepcopy(spec)
+    for name, entry in patched["root"]["inputDefinitions"]["parameters"].items():
+        if words := choices(name):
+            entry["literals"] = words
+    return patched
+
+
+def choices(parameter: str) -> list[str]:
+    """The words that a headline parameter can be, from the type of its setting; none where any text will do."""
+    from retain.resolve.form import HEADLINES
+    from retain.resolve.recipe import Recipe
+
+    kind: Any = Recipe
+    for part in HEADLINES.get(parameter, "").split("."):
+        if part not in getattr(kind, "model_fields", {}):
+            return []
+        kind = kind.model_fields[part].annotation
+    return list(get_args(kind)) if get_origin(kind) is Literal else []
 
 
 def compile_all(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from retain.stop.component import stop
 from retain.template.component import template
 from retain.train.component import train
 from retain.validate.component import validate
+from retain_pipelines.closing import closed
 from retain_pipelines.endings import STOPS
 
 NAME = "finetune-without-forgetting"
@@ -28,6 +29,7 @@ DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
     name=NAME,
     description="Fine-tune a model and prove that it forgot nothing: validate, mix, train, merge, score, gate, publish or stop.",
 )
+@closed
 def finetune(
     base_model: str = DEFAULTS["base_model"],
     data_id: str = DEFAULTS["data_id"],

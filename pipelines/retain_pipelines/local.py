@@ -56,10 +56,21 @@ def lint(spec: Mapping[str, Any]) -> None:
                     fix="return the value from the component",
                 )
         if "parameterIterator" in task or "artifactIterator" in task:
-            raise UsageError(
-                f"{where}: a loop body takes its parameters from the wrong place in the local runner",
-                fix="put the body into a nested pipeline",
-            )
+            _lint_loop(where, task)
+
+
+def _lint_loop(where: str, task: Mapping[str, Any]) -> None:
+    """In a loop's body every parameter of another task arrives as the loop's item, so only the items may come from one."""
+    items = task.get("parameterIterator", {}).get("items", {}).get("inputParameter", "")
+    parameters = task.get("inputs", {}).get("parameters", {})
+    taken = {name: p["taskOutputParameter"] for name, p in parameters.items() if "taskOutputParameter" in p}
+    foreign = sorted(set(taken) - {items})
+    if foreign or taken.get(items, {}).get("outputParameterKey", "Output") != "Output":
+        raise UsageError(
+            f"{where}: a loop's body takes its parameters from the wrong place in the local runner",
+            got=", ".join(foreign) or "items from a named output",
+            fix="put what the body needs into the loop's items, and return them as the component's single value",
+        )
 
 
 def _tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -79,12 +90,16 @@ def with_content_images(spec: Mapping[str, Any], *, prefix: str = "") -> dict[st
 
 
 def certain_tasks(spec: Mapping[str, Any]) -> set[str]:
-    """The tasks that run whatever the gate says: no condition above them."""
-    return {
-        name
-        for name, task in spec["root"]["dag"]["tasks"].items()
-        if "triggerPolicy" not in task or "condition" not in task["triggerPolicy"]
-    }
+    """The pods that run whatever the gate says: no condition above them."""
+    return set(_certain(spec, spec["root"]))
+
+
+def _certain(spec: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator[str]:
+    for name, task in dag["dag"]["tasks"].items():
+        if "condition" in task.get("triggerPolicy", {}):
+            continue
+        component = spec["components"][task["componentRef"]["name"]]
+        yield from _certain(spec, component) if "dag" in component else (name,)
 
 
 def run(
@@ -206,7 +221,7 @@ def _judge(spec: Mapping[str, Any], folder: Path, finals: tuple[str, ...], code:
 
 
 def _left_outputs(folder: Path) -> set[str]:
-    return {path.parent.name for path in folder.glob("artifacts/*/*/executor_output.json")}
+    return {path.parent.name for path in folder.glob("artifacts/*/**/executor_output.json")}
 
 
 def raise_for(ran: Ran) -> None:

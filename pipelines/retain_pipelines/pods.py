@@ -95,6 +95,10 @@ def _dress(task: Any, profile: Profile, taken: Images, recipe: Recipe, environme
     _size(task, pod)
     _place(task, pod, profile)
     _connect(task, profile, environment)
+    if step == "score" and profile.cache_uri:
+        task.set_env_variable("RETAIN_CACHE_URI", profile.cache_uri)
+    if step == "close":
+        _tell_the_outside(task, profile)
 
 
 def _size(task: Any, pod: PodSettings) -> None:
@@ -142,3 +146,15 @@ def _connect(task: Any, profile: Profile, environment: Mapping[str, str]) -> Non
     fixed = {"RETAIN_HOME": home.mount_path, "MLFLOW_TRACKING_URI": profile.mlflow}
     for name, value in sorted({**environment, **fixed}.items()):
         task.set_env_variable(name, value)
+
+
+def _tell_the_outside(task: Any, profile: Profile) -> None:
+    """The webhook's address goes to the one task that posts to it."""
+    from kfp import kubernetes
+
+    hook = profile.webhook
+    if hook.secret:
+        kubernetes.use_secret_as_env(task, hook.secret, {hook.key: "RETAIN_WEBHOOK_URL"})
+    for name, place in (("RETAIN_KFP_UI", profile.kfp_ui), ("RETAIN_MLFLOW_UI", profile.mlflow_ui)):
+        if place:
+            task.set_env_variable(name, place)

@@ -20,24 +20,32 @@ from retain.resolve.settings import merge
 STEPS = (
     "resolve",
     "pair",
+    "divide",
+    "take",
     "validate",
     "rehearse",
     "template",
     "mix",
     "train",
     "merge",
+    "combine",
     "score",
     "judge",
+    "route",
     "gate",
     "publish",
     "stop",
+    "close",
 )
 # Steps on the gpu image (torch); all others run on the cpu image, where a GPU would stand idle.
-WITH_TORCH = ("rehearse", "train", "merge", "score")
+WITH_TORCH = ("rehearse", "train", "merge", "combine", "score", "route")
 # KFP starts a failed pod again whatever its exit code was. Only where a lost node is the likely fault is that right:
 # the other steps' failures are answers (settings refused, rows refused, a closed gate), and those are not asked twice.
 RETRIED = (*WITH_TORCH, "publish")
-OURS = ("RETAIN_RUN_ID", "RETAIN_RUN_DIR", "RETAIN_HOME", "RETAIN_TRACKING", "MLFLOW_TRACKING_URI")
+OURS = (
+    "RETAIN_RUN_ID", "RETAIN_RUN_DIR", "RETAIN_HOME", "RETAIN_TRACKING", "MLFLOW_TRACKING_URI",
+    "RETAIN_WEBHOOK_URL", "RETAIN_KFP_UI", "RETAIN_MLFLOW_UI", "RETAIN_CACHE_URI",
+)  # fmt: skip
 SECRET_NAME = re.compile(r"(?i)(secret|token|passw|credential|access_key|api_?key|private)")
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 UNITS = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}  # fmt: skip
@@ -122,6 +130,13 @@ class SecretRef(StepConfig):
     optional: bool = Field(default=False, description="start the pod where the secret is missing")
 
 
+class Webhook(StepConfig):
+    """Where the verdict of every run is posted: an address in a secret, given to the last task alone."""
+
+    secret: str = Field(default="", description="name of the secret; empty: nobody is told")
+    key: str = Field(default="url", min_length=1, description="key in the secret that holds the https:// address")
+
+
 class Profile(StepConfig):
     """How a pipeline runs on one cluster."""
 
@@ -131,10 +146,28 @@ class Profile(StepConfig):
     )
     pull_secrets: list[str] = Field(default=[], description="secrets that open the registry")
     mlflow: str = Field(pattern=r"^https?://[^@\s]+$", description="address of the MLflow server (MLFLOW_TRACKING_URI)")
+    mlflow_ui: str = Field(
+        default="", pattern=r"^(https?://[^@\s]+)?$", description="its address for people, in links; empty: as mlflow"
+    )
+    kfp_ui: str = Field(
+        default="",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="address of the KFP pages for people, e.g. https://kubeflow.example.com/pipeline, in links; empty: no link",
+    )
+    webhook: Webhook = Field(default=Webhook(), description="who is told how a run ended")
+    form_choices: bool = Field(
+        default=False,
+        description="the run form offers a list where a parameter can only be one of some words (KFP servers from 2.16, pages from 2.17); older servers refuse the pipeline",
+    )
     environment: dict[str, str] = Field(default={}, description="variables of every pod; nothing secret, nothing that changes a result")  # fmt: skip
     secrets: list[SecretRef] = Field(default=[], description="secrets as environment variables, by reference")
     home: Home = Field(default=Home(), description="RETAIN_HOME")
     run_as_non_root: bool = Field(default=True, description="refuse root in every pod (KFP servers from 2.17 on)")
+    cache_uri: str = Field(
+        default="",
+        pattern=r"^(s3://[^/@\s]+/?\S*)?$",
+        description="s3://bucket/prefix where finished scores are shared by content (a base is scored once for all teams); empty: only in home",
+    )
     service_account: str = Field(default="", description="service account of the run; empty: the server's own choice")
     pipeline_root: str = Field(default="", description="where artifacts go, e.g. s3://bucket/retain; empty: the server's own choice")  # fmt: skip
     steps: dict[str, PodSettings] = Field(description="pods by step, complete")

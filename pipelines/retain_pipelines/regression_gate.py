@@ -13,6 +13,7 @@ from retain.resolve.form import short_form, to_form
 from retain.resolve.recipe import Recipe, load
 from retain.score.component import score
 from retain.stop.component import stop
+from retain_pipelines.closing import closed
 from retain_pipelines.endings import STOPS
 
 NAME = "regression-gate"
@@ -52,6 +53,7 @@ DEFAULTS: dict[str, Any] = {**_SHORT, **_without_target(_SHORT)}
     name=NAME,
     description="Has a model forgotten something? Two models by address, scored on the same items and judged: pass, regressed or inconclusive.",
 )
+@closed
 def regression_gate(
     base_model: str = DEFAULTS["base_model"],
     base_revision: str = "",

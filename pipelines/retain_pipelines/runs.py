@@ -13,6 +13,7 @@ from retain.artifacts import read_json, write_json
 from retain.errors import ConfigError
 from retain.resolve.form import to_form
 from retain.resolve.recipe import Recipe
+from retain_pipelines.endings import FINALS
 
 LABEL = "run.json"
 
@@ -37,27 +38,29 @@ class Outcome:
 
 
 def run(
-    recipe: Recipe, name: str, runs: Path, *, resume: bool, fresh: bool, show: Callable[[str], None], in_containers: bool = False
+    recipe: Recipe, name: str, runs: Path, *, resume: bool, fresh: bool, show: Callable[[str], None], in_containers: bool = False,
+    pipeline: str = "finetune-without-forgetting", arguments: Mapping[str, Any] | None = None,
 ) -> Outcome:  # fmt: skip
-    """Run the pipeline on this machine, in processes or in the images' containers, and gather how it ended."""
-    from retain_pipelines import containers, finetune, local, pods
-    from retain_pipelines.compiling import spec_of
+    """Run a pipeline on this machine, in processes or in the images' containers, and gather how it ended.
+
+    arguments: all of the pipeline's; None: the recipe's form.
+    """
+    from retain_pipelines import compiling, containers, local, pods
 
     if in_containers:
         containers.check()
-    folder, run_id = _folder(recipe, name, runs.absolute(), resume)
+    label = name if arguments is None else f"{pipeline}-{Path(name).stem}"
+    folder, run_id = _folder(recipe, label, runs.absolute(), resume)
     os.environ.update(RETAIN_RUN_ID=run_id, RETAIN_TRACKING="later", MLFLOW_EXPERIMENT_NAME=recipe.tracking.experiment)
-    parent = tracking.parent(run=run_id)
-    parent.params(recipe.as_parameter())
-    parent.tags({"retain.recipe_digest": recipe.digest(), "retain.recipe": name})
+    tracking.parent(run=run_id).tags({"retain.recipe": name})
     cache = None if fresh else runs.absolute() / ".cache"
     ran = local.run(
-        pods.with_torch_first(spec_of(finetune.finetune), recipe), to_form(recipe), folder, finals=("publish", *finetune.STOPS),
+        pods.with_torch_first(compiling.spec_of(compiling.load(pipeline)), recipe), arguments or to_form(recipe), folder, finals=tuple(FINALS),
         cache=cache, show=show, containers=containers.prepared(folder, recipe.as_parameter()) if in_containers else None,
     )  # fmt: skip
-    outcome = _outcome(ran.exit_code, ran.message, folder, ran.cached)
-    _close(parent, outcome)
-    return outcome
+    os.environ.pop("RETAIN_TRACKING", None)
+    tracking.send_kept()
+    return _outcome(ran.exit_code, ran.message, folder, ran.cached)
 
 
 def _folder(recipe: Recipe, name: str, runs: Path, resume: bool) -> tuple[Path, str]:
@@ -94,29 +97,3 @@ def _outcome(code: int, message: str, folder: Path, cached: list[str]) -> Outcom
 def _last(folder: Path, pattern: str) -> Path | None:
     found = sorted(folder.glob(f"artifacts/*/{pattern}"))
     return found[-1] if found else None
-
-
-def _close(parent: tracking.Stage, outcome: Outcome) -> None:
-    """The parent run: verdict, the benchmarks' numbers, the report; then everything kept is sent at once."""
-    verdict: Mapping[str, Any] = outcome.verdict
-    if verdict:
-        parent.tags(
-            {
-                "retain.verdict": verdict["verdict"],
-                "retain.candidate_digest": verdict["candidate_digest"],
-                "retain.policy_digest": verdict["policy_digest"],
-            }
-        )
-        for row in [*verdict["benchmarks"], *([verdict["target"]] if verdict.get("target") else [])]:
-            parent.metrics(
-                {
-                    f"base/{row['name']}": row["base"],
-                    f"tuned/{row['name']}": row["tuned"],
-                    f"delta/{row['name']}": row["tuned"] - row["base"],
-                }
-            )
-    if outcome.report:
-        parent.artifact(outcome.report)
-    parent.end("FINISHED" if outcome.exit_code in (0, 5) else "FAILED")
-    os.environ.pop("RETAIN_TRACKING", None)
-    tracking.send_kept()

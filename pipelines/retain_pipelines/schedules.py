@@ -37,13 +37,18 @@ def cron(text: str) -> str:
 
 
 def create(
-    server: Server, package: Package, profile: Profile, *, name: str, when: str, experiment: str
+    server: Server, package: Package, profile: Profile, *, name: str, when: str, experiment: str, replace: bool = False
 ) -> dict[str, Any]:
-    """A recurring run with every argument in full, one run at a time, and nothing made up for missed times."""
+    """A recurring run with every argument in full, one run at a time, and nothing made up for missed times.
+
+    replace: an older one of the same name is removed once the new one is there; where the new one fails, the old one stays.
+    """
     kfp = server.kfp
     every = cron(when)
-    if _find(server, name) is not None:
-        raise UsageError("there is a schedule of this name", got=name, fix=f"`retain schedule delete {name}` first, or give another --name")  # fmt: skip
+    old = _find(server, name)
+    if old is not None and not replace:
+        raise UsageError("there is a schedule of this name", got=name, fix="--replace takes its place; or give another --name")  # fmt: skip
+    before = server.identity(old, "recurring_run_id") if old is not None else ""
     with server.in_experiment(experiment) as place:
         wanted = kfp.V2beta1RecurringRun(
             display_name=name, experiment_id=place, pipeline_spec=package.body(), max_concurrency="1", no_catchup=True,
@@ -51,9 +56,15 @@ def create(
             runtime_config=kfp.V2beta1RuntimeConfig(parameters=package.arguments, pipeline_root=profile.pipeline_root or None),
             service_account=profile.service_account or None,
         )  # fmt: skip
-        made = server.make("creating the schedule", lambda: _find(server, name), server.schedules.recurring_run_service_create_recurring_run, wanted)  # fmt: skip
+        made = server.make("creating the schedule", lambda: _other(_find(server, name), before), server.schedules.recurring_run_service_create_recurring_run, wanted)  # fmt: skip
         server.identity(made, "recurring_run_id")
+    if before:
+        _remove(server, before)
     return _row(made)
+
+
+def _other(found: Any | None, before: str) -> Any | None:
+    return found if found is not None and found.recurring_run_id != before else None
 
 
 def listed(server: Server) -> list[dict[str, Any]]:
@@ -70,7 +81,10 @@ def switch(server: Server, name: str, *, on: bool) -> None:
 
 def delete(server: Server, name: str) -> None:
     """Remove a schedule; its past runs stay."""
-    identity = _the(server, name)
+    _remove(server, _the(server, name))
+
+
+def _remove(server: Server, identity: str) -> None:
     try:
         server.ask("deleting the schedule", server.schedules.recurring_run_service_delete_recurring_run, identity)
     except Gone:  # a first answer was lost after the deletion

@@ -84,6 +84,7 @@ class World:
     script: list[dict[str, str]] = field(default_factory=list)  # display name → state, one entry a look; then the end
     end: str = "SUCCEEDED"
     vanish_after: int = -1
+    on_run: Callable[[Model], None] = lambda run: None
     experiments: dict[str, Model] = field(default_factory=dict)
     runs: dict[str, Model] = field(default_factory=dict)
     schedules: dict[str, Model] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class World:
         self._complete(made)
         made.run_id, made.state = str(uuid.uuid4()), "PENDING"
         self.runs[made.run_id] = made
+        self.on_run(made)
         return made
 
     def list_runs(self, query: dict[str, str]) -> Model:
@@ -243,7 +245,7 @@ def _filtered(things: dict[str, Model], query: dict[str, str]) -> list[Model]:
         for predicate in wanted.predicates:
             assert predicate.operation == "EQUALS"
             found = [thing for thing in found if getattr(thing, predicate.key) == predicate.string_value]
-    return found
+    return found[::-1] if query.get("sort_by") == "created_at desc" else found
 
 
 ROUTES: list[tuple[str, str, Callable[..., Model]]] = [

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from retain_pipelines import cli, cli_models, cli_plan, cli_registry, cli_steps
+from retain_pipelines import cli, cli_models, cli_plan, cli_registry, cli_route, cli_steps
 
 VERBS = {
     verb.__name__: example
-    for verbs in (cli_steps.VERBS, cli_plan.VERBS, cli_models.VERBS, cli_registry.VERBS)
+    for verbs in (cli_steps.VERBS, cli_plan.VERBS, cli_models.VERBS, cli_registry.VERBS, cli_route.VERBS)
     for verb, example in verbs.items()
 }
 

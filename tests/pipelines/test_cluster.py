@@ -11,7 +11,7 @@ import pytest
 
 from retain import s3
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError, RetainError, UsageError
-from retain_pipelines import auth, cli, cluster, schedules
+from retain_pipelines import auth, cli, cluster, compiling, schedules
 from retain_pipelines.endings import FINALS
 from retain_pipelines.server import Server
 
@@ -65,7 +65,7 @@ def packed(name: str) -> cluster.Package:
     from retain_pipelines.cli_cluster import _package
 
     candidate = "s3://models/tuned" if name == "regression-gate" else ""
-    return _package(name, "quickstart", None, candidate, "default", "registry.example.com/ml", DIGESTS[1::2])[0]
+    return _package(name, "quickstart", None, None, candidate, "default", "registry.example.com/ml", DIGESTS[1::2])[0]
 
 
 def retain(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -295,6 +295,8 @@ def test_bad_input_never_reaches_the_server(
         (["quickstart", *IMAGES, "--pipeline", "regresion-gate"], "did you mean 'regression-gate'"),
         (["quickstart", *IMAGES, "--pipeline", "regression-gate"], "needs --candidate"),
         (["quickstart", *IMAGES, "--candidate", "s3://a/b"], "--candidate is for"),
+        (["quickstart", *IMAGES, "--param", "train_epoch=2"], "did you mean 'train_epochs'"),
+        (["domains", *IMAGES, "--pipeline", "domain-adapters", "--param", "merge_weight=1"], "'merge_weights'"),
         ([str(recipe), *IMAGES], "a pod does not see this machine's files"),
         ([str(hub), *IMAGES], "no way to the hub"),
         (
@@ -447,6 +449,24 @@ def test_a_lost_answer_makes_one_schedule_and_a_lost_deletion_deletes(
     assert not world.schedules
 
 
+def test_a_schedule_takes_the_place_of_another_only_once_it_is_there(
+    world: World, host: str, package: cluster.Package
+) -> None:
+    make = {"name": "n", "when": "@daily", "experiment": "e"}
+    old = schedules.create(server(host), package, _settings(), **make)
+    with pytest.raises(UsageError, match="--replace takes its place"):
+        schedules.create(server(host), package, _settings(), **make)
+    world.faults = [Fault("POST", r"/recurringruns$", 500, times=9)]
+    with pytest.raises(EnvironmentFault):
+        schedules.create(server(host), package, _settings(), **make, replace=True)
+    assert list(world.schedules) == [old["id"]]
+    world.faults = [Fault("POST", r"/recurringruns$", "drop", after=True)]
+    new = schedules.create(server(host), package, _settings(), **{**make, "when": "@hourly"}, replace=True)
+    assert list(world.schedules) == [new["id"]] != [old["id"]]
+    assert next(iter(world.schedules.values())).trigger.cron_schedule.cron == "@hourly"
+    assert schedules.create(server(host), package, _settings(), **{**make, "name": "m"}, replace=True)["name"] == "m"
+
+
 def test_cron_in_the_servers_form() -> None:
     assert schedules.cron("0 3 * * *") == "0 0 3 * * *"
     assert schedules.cron("30 0 3 1,15 * MON-FRI") == "30 0 3 1,15 * MON-FRI"
@@ -491,14 +511,14 @@ def test_an_unknown_parameter_in_a_schedule(world: World, host: str, monkeypatch
 def test_upload_is_idempotent_by_content(world: World, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at = ["--host", host, "--namespace", "team", *IMAGES, "--json"]
     first = json.loads(retain(monkeypatch, "upload", *at)[1])
-    assert [row["new"] for row in first] == [True, True]
-    assert {p.display_name for p in world.pipelines.values()} == {"finetune-without-forgetting", "regression-gate"}
+    assert [row["new"] for row in first] == [True] * len(compiling.PIPELINES)
+    assert {p.display_name for p in world.pipelines.values()} == set(compiling.PIPELINES)
     again = json.loads(retain(monkeypatch, "upload", *at)[1])
-    assert [row["new"] for row in again] == [False, False]
+    assert not any(row["new"] for row in again)
     for profile in ("spot", "airgapped", "spot", "default"):
         rows = json.loads(retain(monkeypatch, "upload", *at, "--profile", profile, "--pipeline", "regression-gate")[1])
     assert rows[0]["new"] is False
-    assert sorted(len(versions) for versions in world.versions.values()) == [1, 3]
+    assert sorted(len(versions) for versions in world.versions.values())[-2:] == [1, 3]
 
 
 def test_an_upload_that_fails_leaves_nothing(world: World, host: str, package: cluster.Package) -> None:

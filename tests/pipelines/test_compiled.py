@@ -54,14 +54,22 @@ def test_every_parameter_has_a_default_without_a_null(compiled: dict) -> None:
 
 
 def test_what_may_not_come_from_a_cache_does_not(compiled: dict) -> None:
-    tasks = compiled["finetune-without-forgetting"]["root"]["dag"]["tasks"]
-    assert {
-        name
-        for name, task in tasks.items()
-        if "componentRef" in task
-        and not task.get("cachingOptions", {}).get("enableCache")
-        and "condition" not in task.get("triggerPolicy", {})
-    } == {"resolve", "gate"}
+    spec = compiled["finetune-without-forgetting"]
+    pods = local.certain_tasks(spec)
+    dags = (spec["root"], *(c for c in spec["components"].values() if "dag" in c))
+    tasks = {name: task for dag in dags for name, task in dag["dag"]["tasks"].items() if name in pods}
+    fresh = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
+    assert fresh == {"resolve", "gate", "close"}
+
+
+def test_every_pipeline_ends_in_its_exit_handler(compiled: dict) -> None:
+    for name, spec in compiled.items():
+        tasks = spec["root"]["dag"]["tasks"]
+        last = tasks.pop("close")
+        assert last["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}, name
+        assert last["dependentTasks"] == list(tasks), "everything else stands inside the handler"
+        assert len(tasks) == 1
+        assert "taskFinalStatus" in last["inputs"]["parameters"]["status"]
 
 
 def test_a_step_has_at_most_three_artifacts(compiled: dict) -> None:

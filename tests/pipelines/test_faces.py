@@ -10,6 +10,10 @@ FACES = sorted(COMPONENTS.glob("*/component.py"))
 STEPS = {
     "resolve",
     "pair",
+    "divide",
+    "take",
+    "combine",
+    "route",
     "validate",
     "rehearse",
     "template",
@@ -22,6 +26,7 @@ STEPS = {
     "gate",
     "publish",
     "stop",
+    "close",
 }
 LOGIC = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.Lambda, ast.FunctionDef)
 

@@ -45,6 +45,10 @@ class Pods:
     def environment(self, step: str) -> dict[str, str]:
         return {entry["name"]: entry["value"] for entry in self.container(step)["env"]}
 
+    def tasks(self) -> dict[str, Any]:
+        dags = [self.spec["root"], *(c for c in self.spec["components"].values() if "dag" in c)]
+        return {name: task for dag in dags for name, task in dag["dag"]["tasks"].items()}
+
     def names(self) -> list[str]:
         return [name.removeprefix("exec-") for name in self.spec["deploymentSpec"]["executors"]]
 
@@ -83,6 +87,7 @@ def test_every_pipeline_compiles_with_every_profile_against_the_protos(
         assert config["securityContext"] == {"runAsNonRoot": True}
         if "accelerator" in container["resources"]:
             assert config["tolerations"], label
+            assert "/dev/shm" in [mount["mountPath"] for mount in config["emptyDirMounts"]], label
         assert not [e for e in container["env"] if profile.SECRET_NAME.search(e["name"])], label
 
 
@@ -132,13 +137,13 @@ def test_every_pod_knows_the_run_the_tracker_and_its_home(spot: Pods) -> None:
 
 
 def test_retries_are_for_lost_pods_never_for_answers(spot: Pods) -> None:
-    tasks = spot.spec["root"]["dag"]["tasks"]
+    tasks = spot.tasks()
     assert tasks["train"]["retryPolicy"] == {"maxRetryCount": 10, "backoffDuration": "120s", "backoffFactor": 2.0, "backoffMaxDuration": "3600s"}  # fmt: skip
     for step in ("resolve", "validate", "template", "mix", "gate"):
         assert "retryPolicy" not in tasks[step], step
     for name, component in spot.spec["components"].items():
         for key, task in component.get("dag", {}).get("tasks", {}).items():
-            assert key == "publish" or "retryPolicy" not in task, name
+            assert key.rstrip("-2") in profile.RETRIED or "retryPolicy" not in task, name
 
 
 # Setting in a profile → how it looks in the compiled spec of `score`.
@@ -151,10 +156,10 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "tolerations": ({"tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]}, lambda p: p.pod("score")["tolerations"] == [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]),
     "shm": ({"shm": "3Gi"}, lambda p: p.pod("score")["emptyDirMounts"][0]["sizeLimit"] == "3Gi"),
     "timeout_seconds": ({"timeout_seconds": 99}, lambda p: p.pod("score")["activeDeadlineSeconds"] == "99"),
-    "retries": ({"retries": 5}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["maxRetryCount"] == 5),
-    "retry_wait_seconds": ({"retries": 5, "retry_wait_seconds": 7}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["backoffDuration"] == "7s"),
-    "retry_factor": ({"retries": 5, "retry_factor": 3.5}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["backoffFactor"] == 3.5),
-    "retry_longest_wait_seconds": ({"retries": 5, "retry_longest_wait_seconds": 70}, lambda p: p.spec["root"]["dag"]["tasks"]["score"]["retryPolicy"]["backoffMaxDuration"] == "70s"),
+    "retries": ({"retries": 5}, lambda p: p.tasks()["score"]["retryPolicy"]["maxRetryCount"] == 5),
+    "retry_wait_seconds": ({"retries": 5, "retry_wait_seconds": 7}, lambda p: p.tasks()["score"]["retryPolicy"]["backoffDuration"] == "7s"),
+    "retry_factor": ({"retries": 5, "retry_factor": 3.5}, lambda p: p.tasks()["score"]["retryPolicy"]["backoffFactor"] == 3.5),
+    "retry_longest_wait_seconds": ({"retries": 5, "retry_longest_wait_seconds": 70}, lambda p: p.tasks()["score"]["retryPolicy"]["backoffMaxDuration"] == "70s"),
     "labels": ({"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}, lambda p: p.pod("score")["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpus"}),
 }  # fmt: skip
 
@@ -191,6 +196,39 @@ def test_settings_of_the_whole_profile_reach_every_pod(tmp_path: Path, quickstar
     claim = {"claim": "c", "sub_path": "team", "mount_path": "/data"}
     mounted = built({**SMALL, "home": claim}, tmp_path, quickstart, "regression-gate").pod("gate")["pvcMount"][0]
     assert (mounted["constant"], mounted["mountPath"], mounted["subPath"]) == ("c", "/data", "team")
+
+
+def test_scores_are_shared_through_a_store(tmp_path: Path, quickstart: Recipe) -> None:
+    found = built({**SMALL, "cache_uri": "s3://cache/scores"}, tmp_path, quickstart, "regression-gate")
+    assert found.environment("score")["RETAIN_CACHE_URI"] == "s3://cache/scores"
+    assert "RETAIN_CACHE_URI" not in found.environment("gate")
+
+
+def test_a_list_of_choices_in_the_form_is_opt_in_and_parses(tmp_path: Path, quickstart: Recipe) -> None:
+    finetune = "finetune-without-forgetting"
+    found = built({**SMALL, "form_choices": True}, tmp_path, quickstart, finetune).spec
+    parameters = found["root"]["inputDefinitions"]["parameters"]
+    assert "lora" in parameters["train_method"]["literals"]
+    assert parameters["train_method"]["defaultValue"] in parameters["train_method"]["literals"]
+    assert [name for name, entry in parameters.items() if "literals" in entry] == ["train_method"]
+    parsed_spec = json_format.ParseDict(found, pipeline_spec_pb2.PipelineSpec())
+    assert len(parsed_spec.root.input_definitions.parameters["train_method"].literals) > 5
+    assert "literals" not in str(built(SMALL, tmp_path, quickstart, finetune).spec)
+
+
+def test_the_webhook_is_known_to_the_last_task_alone(tmp_path: Path, quickstart: Recipe) -> None:
+    told = {"webhook": {"secret": "chat", "key": "address"}, "kfp_ui": "https://kf/pipeline", "mlflow_ui": "https://ml"}
+    found = built({**SMALL, **told}, tmp_path, quickstart, "regression-gate")
+    (entry,) = found.pod("close")["secretAsEnv"]
+    assert (entry["secretName"], entry["keyToEnv"]) == ("chat", [{"secretKey": "address", "envVar": "RETAIN_WEBHOOK_URL"}])  # fmt: skip
+    assert found.environment("close")["RETAIN_KFP_UI"] == "https://kf/pipeline"
+    assert found.environment("close")["RETAIN_MLFLOW_UI"] == "https://ml"
+    for step in set(found.names()) - {"close"}:
+        assert "secretAsEnv" not in found.pod(step), step
+        assert "RETAIN_KFP_UI" not in found.environment(step), step
+    silent = built(SMALL, tmp_path, quickstart, "regression-gate")
+    assert "secretAsEnv" not in silent.pod("close")
+    assert "RETAIN_MLFLOW_UI" not in silent.environment("close")
 
 
 GPU = {"gpu_count": 1, "tolerations": [{"key": "nvidia.com/gpu"}]}

@@ -1,0 +1,73 @@
+"""Every argument of a pipeline in full: from the recipe, from --param, or the pipeline's own default."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from retain.config import nearest
+from retain.errors import ConfigError
+from retain.resolve.form import HEADLINES, SETTINGS, to_form
+from retain.resolve.recipe import Recipe
+from retain_pipelines import compiling
+
+GATE = "regression-gate"
+
+
+def complete(pipeline: str, recipe: Recipe, given: list[str] | None = None, candidate: str = "") -> dict[str, Any]:
+    """All arguments of ``pipeline``. given: ``NAME=VALUE`` for what no recipe has (merge_weights, a data window).
+
+    ConfigError (2) for an unknown name, for one that the recipe sets, and for a value of another type.
+    """
+    inputs = compiling.load(compiling.check_name(pipeline)).component_spec.inputs
+    if candidate and pipeline != GATE:
+        raise ConfigError(f"--candidate is for --pipeline {GATE}", got=candidate)
+    extra = _given(inputs, given or [])
+    if pipeline == GATE:
+        if not candidate:
+            raise ConfigError(f"{GATE} needs --candidate", expected="the address of the model that is judged")
+        from retain_pipelines.regression_gate import arguments
+
+        return {**arguments(recipe, candidate), **extra}
+    form = {name: value for name, value in to_form(recipe).items() if name in inputs}
+    return {**{name: entry.default for name, entry in inputs.items()}, **form, **extra}
+
+
+def _given(inputs: Mapping[str, Any], given: list[str]) -> dict[str, Any]:
+    found = {}
+    for entry in given:
+        name, mark, text = entry.partition("=")
+        if not mark:
+            raise ConfigError("--param takes NAME=VALUE", got=entry)
+        if name not in inputs:
+            near = nearest(name, sorted(inputs))
+            raise ConfigError(f"--param {name}: the pipeline has no such parameter", expected=", ".join(sorted(_free(inputs))) or "none", fix=f"did you mean '{near}'?" if near else "")  # fmt: skip
+        if name not in _free(inputs):
+            raise ConfigError(f"--param {name}: the recipe says this", fix=f"--set {HEADLINES.get(name, 'STAGE.KEY')}=VALUE, or change the recipe")  # fmt: skip
+        found[name] = _typed(name, inputs[name].type, text)
+    return found
+
+
+def _free(inputs: Mapping[str, Any]) -> set[str]:
+    """The parameters that no recipe sets."""
+    return set(inputs) - set(HEADLINES) - set(SETTINGS)
+
+
+def _typed(name: str, kind: str, text: str) -> Any:
+    try:
+        if kind == "NUMBER_INTEGER":
+            return int(text)
+        if kind == "NUMBER_DOUBLE":
+            return float(text)
+    except ValueError:
+        raise ConfigError(f"--param {name}: this is no number", got=text) from None
+    if kind == "STRUCT":
+        value = yaml.safe_load(text)
+        if not isinstance(value, dict):
+            raise ConfigError(f"--param {name}", got=text, expected="{key: value, …}")
+        return value
+    if kind == "BOOLEAN":
+        if text not in ("true", "false"):
+            raise ConfigError(f"--param {name}", got=text, expected="true or false")
+        return text == "true"
+    return text

@@ -1,0 +1,127 @@
+"""domain-adapters: two domains trained side by side, merged, gated, registered; on the small world, in the local runner."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_world import CAREFUL, KEYS, build
+
+from retain.errors import ConfigError
+from retain.resolve.recipe import load
+from retain_pipelines import arguments, compiling, local
+
+from .test_finetune import command, environment
+
+NORTH = set(list(KEYS)[:12])
+PIPELINE = "domain-adapters"
+
+
+def halves(world: Path) -> Path:
+    """The careful recipe with its keys in two domains, one file each."""
+    recipe = yaml.safe_load((world / "careful.yaml").read_text())
+    sets = []
+    for split, file in (("train", "train.jsonl"), ("test", "test.jsonl")):
+        lines = [line for line in (world / file).read_text().splitlines() if line.endswith("}]}")]
+        for name in ("north", "south"):
+            mine = [line for line in lines if bool(NORTH & set(line.replace('"', " ").split())) == (name == "north")]
+            (world / f"{name}-{file}").write_text("\n".join(mine) + "\n")
+            sets.append({"path": f"{name}-{file}", "name": name, "split": split})
+    general = {"path": "general.jsonl", "name": "general", "part": "replay", "validation_share": 0.2}
+    recipe["data"] = {**recipe["data"], "datasets": [*sets, general]}
+    recipe["train"] = {**recipe["train"], **CAREFUL, "num_train_epochs": 10}
+    recipe["merge"] = {"method": "linear"}
+    recipe["publish"] = {"name": "two-domains"}
+    (world / "domains.yaml").write_text(yaml.safe_dump(recipe))
+    return world
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    world = halves(build(tmp_path_factory.mktemp("world")))
+    words = ["run", "domains.yaml", "--pipeline", PIPELINE, "--param", "merge_weights=north=0.5, south=0.45", "--json"]
+    done = subprocess.run(
+        command(*words), env=environment(world), cwd=world, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip(), done.stderr[-3000:]
+    return {**json.loads(done.stdout), "shown": done.stderr, "world": world}
+
+
+@pytest.mark.timeout(600)
+def test_two_domains_are_learned_side_by_side_and_one_model_is_gated(ran: dict[str, Any]) -> None:
+    assert (ran["exit_code"], ran["verdict"]["verdict"]) == (0, "pass"), ran["shown"][-3000:]
+    assert ran["verdict"]["target"]["tuned"] > 0.8 > 0.1 > ran["verdict"]["target"]["base"]
+    assert ran["published"]["name"] == "two-domains"
+    assert ran["published"]["digest"] == ran["verdict"]["candidate_digest"]
+    (model,) = Path(ran["folder"]).glob("artifacts/*/combine/model")
+    merged = json.loads((model / "manifest.json").read_text())["adapters"]
+    assert [entry["weight"] for entry in merged] == [0.5, 0.45]
+    assert len({entry["digest"] for entry in merged}) == 2
+
+
+@pytest.mark.timeout(600)
+def test_each_domain_is_a_stage_of_its_own_in_the_tracker(ran: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETAIN_HOME", str(ran["world"] / "home"))
+    from retain import tracking
+
+    client = tracking.client()
+    found = client.search_runs([client.get_experiment_by_name("retain").experiment_id])
+    stages = {run.data.tags["retain.stage"]: run.info.status for run in found}
+    assert {"train-north", "train-south", "mix-north", "validate", "merge", "gate", "pipeline"} <= set(stages)
+    assert set(stages.values()) == {"FINISHED"}
+
+
+@pytest.mark.timeout(900)
+def test_the_same_adapters_behind_a_router(ran: dict[str, Any]) -> None:
+    """The trainings come from the cache; each adapter is scored on all items, routed, and gated as one system."""
+    words = ["run", "domains.yaml", "--pipeline", "domain-routing", "--json"]
+    world = ran["world"]
+    done = subprocess.run(
+        command(*words), env=environment(world), cwd=world, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip(), done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert (found["exit_code"], found["verdict"]["verdict"]) == (0, "pass"), done.stderr[-3000:]
+    assert not found["published"]
+    assert "train" in found["cached"]
+    (card,) = Path(found["folder"]).glob("artifacts/*/route/routes/routes.json")
+    measured = json.loads(card.read_text())["measured"]
+    assert measured["accuracy"] > 0.95 > 0.6 > measured["majority"]
+    assert measured["domains"]["north"]["routed"] > 0.8 > 0.1 > measured["domains"]["north"]["base"]
+    assert found["verdict"]["candidate_digest"] == measured["model_digest"]
+
+
+def test_its_arguments_are_complete_and_the_weights_have_no_place_in_a_recipe() -> None:
+    recipe = load("domains")
+    full = arguments.complete(PIPELINE, recipe, ["merge_weights=north=0.7, south=0.3"])
+    spec = compiling.spec_of(compiling.load(PIPELINE))
+    assert set(full) == set(spec["root"]["inputDefinitions"]["parameters"])
+    assert full["merge_weights"] == "north=0.7, south=0.3"
+    assert arguments.complete(PIPELINE, recipe)["merge_weights"] == ""
+    local.lint(spec)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["merge_weigths=x"], "did you mean 'merge_weights'"),
+        (["train_epochs=3"], "--set train.num_train_epochs=VALUE"),
+        (["merge_weights"], "takes NAME=VALUE"),
+    ],
+)
+def test_a_wrong_parameter_is_refused(given: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        arguments.complete(PIPELINE, load("domains"), given)
+
+
+def test_a_parameter_has_the_pipelines_type() -> None:
+    full = arguments.complete("regression-gate", load("quickstart"), ["candidate_revision=" + "a" * 40], "s3://a/b")
+    assert full["candidate_revision"] == "a" * 40
+    with pytest.raises(ConfigError, match="needs --candidate"):
+        arguments.complete("regression-gate", load("quickstart"))
+    assert arguments._typed("n", "NUMBER_INTEGER", "7") == 7
+    assert arguments._typed("n", "BOOLEAN", "true") is True
+    with pytest.raises(ConfigError, match="no number"):
+        arguments._typed("n", "NUMBER_DOUBLE", "x")
