@@ -49,7 +49,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**json.loads(done.stdout), "shown": done.stderr, "world": world}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_two_domains_are_learned_side_by_side_and_one_model_is_gated(ran: dict[str, Any]) -> None:
     assert (ran["exit_code"], ran["verdict"]["verdict"]) == (0, "pass"), ran["shown"][-3000:]
     assert ran["verdict"]["target"]["tuned"] > 0.8 > 0.1 > ran["verdict"]["target"]["base"]
@@ -61,7 +61,7 @@ def test_two_domains_are_learned_side_by_side_and_one_model_is_gated(ran: dict[s
     assert len({entry["digest"] for entry in merged}) == 2
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_each_domain_is_a_stage_of_its_own_in_the_tracker(ran: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETAIN_HOME", str(ran["world"] / "home"))
     from retain import tracking
@@ -73,7 +73,7 @@ def test_each_domain_is_a_stage_of_its_own_in_the_tracker(ran: dict[str, Any], m
     assert set(stages.values()) == {"FINISHED"}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_same_adapters_behind_a_router(ran: dict[str, Any]) -> None:
     """The trainings come from the cache; each adapter is scored on all items, routed, and gated as one system."""
     words = ["run", "domains.yaml", "--pipeline", "domain-routing", "--json"]
