@@ -24,10 +24,11 @@ def training(material: Material) -> str:
         return ""
     losses, card = history["losses"], history["adapter"]
     best = float(history["summary"].get("best_step", 0))
-    charts = [_learning(losses, best), _retention(losses, best)]
+    charts = [_learning(losses, best, card.get("config", {}).get("objective", "sft")), _retention(losses, best)]
     return (
         f"<h2>Training</h2>{_sentence(history)}<div class='pair'>{''.join(c for c in charts if c)}</div>"
         + listed(f"Warning: {text}" for text in card.get("warnings", ()))
+        + _datasets(losses.get("by_dataset") or {})
         + _facts(history)
     )
 
@@ -38,13 +39,21 @@ def _sentence(history: Mapping[str, Any]) -> str:
     return f"<p>{esc(text + (f' It stopped early: {stopped}.' if stopped else ''))}</p>"
 
 
-def _learning(losses: Mapping[str, Curve], best: float) -> str:
+def _datasets(curves: Mapping[str, Curve]) -> str:
+    """Validation losses of the single datasets, where the target rows come from several."""
+    rows = [(name, f"{curve[0][1]:.3f}", f"{curve[-1][1]:.3f}") for name, curve in curves.items()]
+    return table(["dataset", "loss of the base, nats", "at the end, nats"], rows, numeric=(1, 2)) if rows else ""
+
+
+def _learning(losses: Mapping[str, Curve], best: float, objective: str) -> str:
     train, target = losses.get("train") or [], losses.get("target_validation") or []
     if not train and not target:
         return ""
     curves = [(train, "pale", 1.0), (_smooth(train), "blue", 2.0), (target, "good", 2.0)]
     names = [("var(--blue)", "train (smoothed)"), ("var(--good)", "target validation")]
-    return _figure("Loss on the task", curves, names, best)
+    return _figure(
+        "Loss on the task" if objective == "sft" else f"Loss on the task ({objective}, nats a row)", curves, names, best
+    )
 
 
 def _retention(losses: Mapping[str, Curve], best: float) -> str:

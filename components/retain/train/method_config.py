@@ -33,6 +33,7 @@ class LoraConfig(StepConfig):
         default="none",
         description="thirds: lower third of the blocks frozen, middle third at half the rank and alpha, upper third at the full ones.",
     )
+    train_head: bool = Field(default=False, description="Train the output layer whole beside the adapters; one that is tied to the embedding becomes a layer of its own.")  # fmt: skip
     rank_pattern: dict[str, int] = Field(default_factory=dict, description="Other ranks for modules whose name matches the key (regular expression), in dimensions.")  # fmt: skip
     alpha_pattern: dict[str, float] = Field(default_factory=dict, description="Other alphas for modules whose name matches the key.")  # fmt: skip
 

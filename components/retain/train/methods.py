@@ -71,6 +71,7 @@ def lora(start: Start) -> Any:
     settings = PeftLora(
         r=knobs.r, lora_alpha=knobs.alpha, lora_dropout=dropout, target_modules=names, use_rslora=knobs.use_rslora, use_dora=knobs.use_dora,
         task_type=start.task, fan_in_fan_out=_transposed(start.model), rank_pattern=ranks, alpha_pattern=alphas,
+        modules_to_save=[targets.head_name(start.model)] if knobs.train_head else None,
     )  # fmt: skip
     adapted = starts.adapt(start.model, settings, knobs.init, start.rows, start.config.batch_rows)
     return _in_base_precision(adapted)

@@ -1,5 +1,6 @@
 """How a LoRA starts: at nothing, or from the base's or the data's own directions."""
 
+import warnings
 from typing import Any
 
 from retain.train.batches import collate
@@ -16,7 +17,9 @@ def adapt(model: Any, settings: Any, init: str, rows: list[Row], batch_rows: int
         _look_for_corda(model, settings, rows)
     settings.init_lora_weights = True if init == "default" else init
     settings.eva_config = EvaConfig() if init == "eva" else None
-    adapted = get_peft_model(model, settings, autocast_adapter_dtype=False, low_cpu_mem_usage=init == "eva")
+    with warnings.catch_warnings():  # a head that is trained whole is meant to part from the embedding
+        warnings.filterwarnings("ignore", message=".*a tied layer is part of the adapter.*")
+        adapted = get_peft_model(model, settings, autocast_adapter_dtype=False, low_cpu_mem_usage=init == "eva")
     if init == "eva":
         from peft.tuners.lora.eva import initialize_lora_eva_weights
 

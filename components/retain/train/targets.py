@@ -113,6 +113,12 @@ def _named(known: list[Site], names: list[str]) -> list[str]:
     return names
 
 
+def head_name(model: Any) -> str:
+    """Name of the output layer."""
+    head = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is head)
+
+
 def leaves(known: list[Site]) -> list[str]:
     return sorted({site.leaf for site in known})
 

@@ -5,6 +5,7 @@ less; τ is the median loss. STM (arXiv 2501.14315) leaves out the single tokens
 safety rows stay as they are: they are there to be kept.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from retain.artifacts import IGNORED_LABEL
 from retain.errors import DataRefused
 from retain.progress import Progress
-from retain.train.batches import Shape, as_batches, to_device
+from retain.train.batches import Micro, Shape, collate, split, to_device
 from retain.train.loss import Head
 from retain.train.method_config import WeightingConfig
 from retain.train.rows import Row
@@ -38,23 +39,23 @@ def weigh(knobs: WeightingConfig, model: Any, rows: list[Row], shape: Shape) -> 
 def base_losses(model: Any, rows: list[Row], shape: Shape) -> list[np.ndarray]:
     """−log p of every supervised token of each row under the base (the model with its adapter off), nats."""
     head, training = Head(model.get_base_model() if hasattr(model, "get_base_model") else model), model.training
-    found: list[np.ndarray] = []
+    found: dict[int, np.ndarray] = {}
     model.eval()
     with Progress("base losses", total=len(rows), unit="rows") as progress:
-        for row in rows:
-            progress.advance()
-            found.append(_row_losses(head, model, row, shape))
+        for group in split(rows, shape.micro_tokens, padded=shape.padded):
+            losses = _losses(head, model, to_device(collate(group, padded=shape.padded, pad=shape.pad), model.device))
+            ends = np.cumsum([row.supervised for row in group])[:-1]
+            found |= zip(map(id, group), np.split(losses, ends), strict=True)
+            progress.advance(len(group))
     model.train(training)
     head.restore()
-    return found
+    return [found[id(row)] for row in rows]
 
 
-def _row_losses(head: Head, model: Any, row: Row, shape: Shape) -> np.ndarray:
-    (micro,) = (to_device(micro, model.device) for micro in as_batches([row], shape))
-    if not hasattr(model, "disable_adapter"):
-        return token_losses(head, head.hidden(model, micro), micro["targets"]).cpu().numpy()
-    with model.disable_adapter():
-        return token_losses(head, head.hidden(model, micro), micro["targets"]).cpu().numpy()
+def _losses(head: Head, model: Any, micro: Micro) -> np.ndarray:
+    with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+        losses: np.ndarray = token_losses(head, head.hidden(model, micro), micro["targets"]).cpu().numpy()
+    return losses
 
 
 def _flow(rows: list[Row], losses: list[np.ndarray], temperature: float | str) -> list[Row]:

@@ -134,6 +134,18 @@ def test_a_real_training_is_drawn(whole: Callable[..., Any], tiny_llama: Path, t
     assert "tokens/s (" in shown
 
 
+def test_single_datasets_and_a_preference_are_told_apart(whole: Callable[..., Any]) -> None:
+    run = whole()
+    history = read_json(run.folders.history, schema="retain.history/1")
+    assert "loss of the base" not in run.page()
+    history["losses"]["by_dataset"] = {"tickets": [[0, 0.7], [160, 0.25]], "faq<b>": [[0, 0.69], [160, 0.5]]}
+    history["adapter"]["config"]["objective"] = "dpo"
+    write_json(run.folders.history, history)
+    shown = part(run.page(), "Training")
+    assert "Loss on the task (dpo, nats a row)" in shown
+    assert re.search(r"faq&lt;b&gt;</td><td[^>]*>0.690</td><td[^>]*>0.500", shown)
+
+
 def test_the_base_level_and_a_small_rise_stay_in_proportion(whole: Callable[..., Any]) -> None:
     shown = part(whole().page(), "Training")
     assert "Loss on general text: +0.018 nats" in shown

@@ -30,6 +30,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# shape of the rows → what renders them, what learns from them, how the target is measured.
+ROWS = [
+    ["messages, prompt_completion, seq2seq, text, tokenized", "–", "objective sft", "exact_match, f1, rouge, …, token_loss"],
+    ["classification", "data.template.classification: completion", "objective sft: the label is written as an answer", "label_accuracy with macro-F1"],
+    ["classification", "data.template.classification: head", "method probe", "accuracy and macro-F1 of the validation rows (`measured` in retain.json); the base is untouched, so a gate has nothing to find"],
+    ["preference", "–", "objective dpo or orpo", "preference_accuracy"],
+    ["kto", "–", "objective kto", "none: a single judged answer has no other to be compared with"],
+]  # fmt: skip
+
+
 def render(answers: dict[tuple[str, str], str]) -> str:
     """``answers``: (method, setting) → "" where it acts, else why it is refused."""
     notes: list[str] = []
@@ -42,6 +52,8 @@ def render(answers: dict[tuple[str, str], str]) -> str:
         "## Method × protection, objective and engine", "",
         *_table(["method", *SETTINGS], [[method, *(_mark(answers[method, name], notes) for name in SETTINGS)] for method in METHOD_RATES]), "",
         "✓ runs. A number stands for the reason of a refusal:", "", *(f"{i}. {note}" for i, note in enumerate(notes, 1)), "",
+        "## Rows × what learns from them", "", *_table(["rows", "rendered with", "learnt by", "score.target.metric"], ROWS), "",
+        "Beside pairs and judgements, replay rows are plain ones: their cross-entropy is added (`train.preference.replay_weight`), and the general loss is watched as ever.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

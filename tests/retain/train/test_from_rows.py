@@ -112,3 +112,30 @@ def test_one_adapter_a_domain_on_one_base(tiny_llama: Path, tmp_path: Path, trai
     both.set_adapter("both")
     merged = models.load_model(tmp_path / "model", dtype="fp32")(input_ids=ids).logits
     torch.testing.assert_close(merged, both(input_ids=ids).logits, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_layer_plan_with_its_head_becomes_a_model(
+    tied: bool, init: str, tmp_path: Path, trained: Trained, mixture: Path
+) -> None:
+    """thirds and a head that is trained whole: the start is the base, and base + adapter is what is merged."""
+    import torch
+    from safetensors.torch import load_file
+    from tests.conftest import build_llama
+
+    from retain import models
+
+    base = build_llama(tmp_path / "base", num_hidden_layers=3, tie_word_embeddings=tied)
+    plan = {"r": 4, "alpha": 8, "dropout": 0, "layer_plan": "thirds"}
+    result = trained(model=base, lora=plan | {"train_head": True})
+    plain = trained("plain", model=base, lora=plan)
+    assert result.base_target_validation_nats == pytest.approx(plain.base_target_validation_nats, abs=1e-5)
+    assert result.trainable_parameters == plain.trainable_parameters + 330 * 32
+    assert merge(MergeConfig(), base, [(tmp_path / "run" / "adapter", 1.0)], tmp_path / "model").adapter_effect > 0
+    head = load_file(tmp_path / "model" / "model.safetensors")["lm_head.weight"]
+    ids = torch.arange(10, 40)[None]
+    merged, start = (models.load_model(folder, dtype="fp32") for folder in (tmp_path / "model", base))
+    assert not torch.equal(head, start.get_output_embeddings().weight)
+    assert torch.equal(merged.get_input_embeddings().weight, start.get_input_embeddings().weight)
+    assert torch.equal(merged.get_output_embeddings().weight, head)
+    assert not torch.allclose(merged(input_ids=ids).logits, start(input_ids=ids).logits, atol=1e-3)

@@ -38,6 +38,7 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora.use_dora": ({}, {"lora": LORA | {"use_dora": True}}),
     "lora.init": ({}, {"lora": LORA | {"init": "gaussian"}}),
     "lora.layer_plan": ({}, {"lora": LORA | {"layer_plan": "thirds"}}),
+    "lora.train_head": ({}, {"lora": LORA | {"train_head": True}}),
     "lora.rank_pattern": ({}, {"lora": LORA | {"rank_pattern": {"down_proj": 2}}}),
     "lora.alpha_pattern": ({}, {"lora": LORA | {"alpha_pattern": {"down_proj": 2}}}),
     "quant.kind": ({"method": "qlora"}, {"method": "qlora", "quant": {"kind": "fp4"}}),
@@ -120,6 +121,9 @@ def test_zero_and_auto_are_the_methods_own_rate(trained: Trained) -> None:
         ({"method": "prompt", "lora": {}, "packing": "packed"}, "cannot be packed"),
         ({"method": "prefix", "lora": {}, "gradient_checkpointing": True}, "a prefix is a cache"),
         ({"lora": {"dropout": 1.5}}, "must lie in"),
+        ({"lora": {"train_head": True}, "anchor": {"kind": "l2_sp"}}, "trained whole has none"),
+        ({"method": "ia3", "lora": {"train_head": True}}, "does not train a head"),
+        ({"lora": {"train_head": True, "init": "pissa"}}, "without a head beside it"),
         (
             {"method": "freeze", "lora": {}, "freeze": {"first_layers": 2, "patterns": ["norm", "head"]}},
             "nothing is left",
