@@ -9,6 +9,7 @@ from retain.errors import ConfigError
 from retain.gate.config import GatePolicy
 from retain.score.config import TARGET_TASK, ScoreConfig
 
+SILENT = ("none", "token_loss", "preference_accuracy")  # target metrics that generate no answer
 Questions = dict[str, tuple[str, Callable[[], str]]]  # doc_id → (doc_hash, how to get its text)
 
 
@@ -60,7 +61,7 @@ def _text(task: Any, doc: Mapping[str, Any]) -> str:
 
 
 def _answering(config: ScoreConfig) -> None:
-    if config.target.metric in ("none", "token_loss"):
+    if config.target.metric in SILENT:
         raise ConfigError("the test rows have no answers to judge", where="score.judge.tasks: target", got=f"target.metric {config.target.metric}", expected="a metric that generates answers (exact_match, rougeL, …)")  # fmt: skip
 
 

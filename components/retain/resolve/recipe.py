@@ -134,4 +134,12 @@ def _with_places(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         data["datasets"] = [
             {**d, "path": absolute(d["path"])} if isinstance(d, dict) and "path" in d else d for d in data["datasets"]
         ]
-    return {**values, **({"model": model} if model else {}), **({"data": data} if data else {})}
+    score = dict(values.get("score") or {}) if isinstance(values.get("score"), dict | None) else {}
+    if isinstance(score.get("include_path"), list):
+        score["include_path"] = [absolute(path) for path in score["include_path"]]
+    if isinstance(score.get("tasks"), list):
+        score["tasks"] = [
+            {**t, "rows": absolute(t["rows"])} if isinstance(t, dict) and "rows" in t else t for t in score["tasks"]
+        ]
+    found = {"model": model, "data": data, "score": score}
+    return {**values, **{name: part for name, part in found.items() if part}}

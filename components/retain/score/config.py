@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 TARGET_TASK = "target"
 Metric = Literal[
     "none", "exact_match", "f1", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "numeric_match", "label_accuracy",
-    "json_valid", "token_loss", "preference_accuracy",
+    "macro_f1", "json_valid", "sql_valid", "token_loss", "perplexity", "preference_accuracy",
 ]  # fmt: skip
 
 
@@ -31,6 +31,12 @@ class TaskSpec(StepConfig):
         description="which examples: as the task draws them (anew for each item, by default), or the first ones of its pool for "
         "every item, which are then computed once for the whole task",
     )
+    chat: Literal["task", "on", "off"] = Field(
+        default="task",
+        description="prompts through the model's chat template; task: as the task asks for (the suites safety and open: where "
+        "the model has one), else as score.apply_chat_template says",
+    )
+    rows: str = Field(default="", description="safety and open: URI of JSON lines with prompts of your own, asked behind the shipped ones")  # fmt: skip
     limit: int = Field(default=0, ge=0, description="items of each leaf task, from its first on; 0 takes all")
     seed: int = Field(default=1234, ge=0, description="seed of the choice of few-shot examples (lm-eval's default)")
     metric: str = Field(default="", description="the metric a gate decides on; empty takes the first the task lists")
@@ -49,11 +55,13 @@ class TargetConfig(StepConfig):
     metric: Metric = Field(
         default="exact_match",
         description="compares answer and reference; token_loss scores the reference itself (mean log-likelihood a token, "
-        "nats, higher is better) and generates nothing; preference_accuracy: the chosen answer of a pair is the likelier one a token; none leaves the rows out",
+        "nats, higher is better) and generates nothing, as perplexity does (its exponential, lower is better); macro_f1 is recorded as "
+        "what each row adds to it (jackknife); preference_accuracy: the chosen answer of a pair is the likelier one a token; none leaves the rows out",
     )
     max_new_tokens: int = Field(default=128, ge=1, description="tokens generated for an answer, at most")
     stop: list[str] = Field(default=[], description="texts that end an answer, and are cut from it")
     limit: int = Field(default=0, ge=0, description="test rows, from the first on; 0 takes all")
+    sql_dialect: str = Field(default="", description="for sql_valid: sqlglot's name of the dialect (postgres, sqlite, bigquery, …); empty: any of them")  # fmt: skip
     ignore_case: bool = Field(default=True, description="compare without regard to upper and lower case")
     ignore_punctuation: bool = Field(
         default=False, description="compare without punctuation and English articles (SQuAD's rule)"
@@ -65,7 +73,8 @@ class ScoreConfig(StepConfig):
 
     tasks: list[TaskSpec] = Field(default=[], description="general benchmarks")
     include_path: list[str] = Field(
-        default=[], description="folders with task YAML files of your own; the suite `core` is always on the path"
+        default=[],
+        description="folders with task YAML files of your own; the suites `core`, `safety` and `open` are always on the path",
     )
     target: TargetConfig = Field(default=TargetConfig(), description="the metric of the dataset's test rows")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(

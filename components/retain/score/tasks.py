@@ -8,14 +8,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from retain import digest
 from retain.config import nearest
 from retain.errors import ConfigError, EnvironmentFault
 from retain.score.config import ScoreConfig, TaskSpec
 
-CORE = Path(__file__).parent / "core"
+HERE = Path(__file__).parent
+CORE = HERE / "core"
+# Suites that take rows of the user's own behind the shipped ones.
+WITH_ROWS = (HERE / "safety", HERE / "open")
+# What lm-eval adds to a task's metadata that says where it lies, not what it is.
+PLACES = ("config_source", "rows")
 # Names in a task file's text: `task: arc_easy`, `group: mmlu`.
 NAMED = re.compile(r"^(?:task|group):\s*[\"']?([\w.-]+)", re.MULTILINE)
 
@@ -39,6 +44,13 @@ class Leaf:
 
     def doc_id(self, number: int) -> str:
         return f"{self.stratum}:{number}" if self.stratum else str(number)
+
+    def chat(self, config: ScoreConfig) -> Literal["on", "off", "where_present"]:
+        """Whether the prompts go through the chat template: as the spec says, else the task itself, else the whole scoring."""
+        own = str((self.task.config.metadata or {}).get("chat", ""))
+        if self.spec.chat == "task" and own == "where_present":
+            return "where_present"
+        return ("on" if config.apply_chat_template else "off") if self.spec.chat == "task" else self.spec.chat
 
     def docs(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(number, document) of the items that count, in the task's own order."""
@@ -65,7 +77,7 @@ def _manager(config: ScoreConfig) -> Any:
     for path in config.include_path:
         if not Path(path).is_dir():
             raise ConfigError("there is no such folder of tasks", where="score.include_path", got=path)
-    paths = [str(CORE), *config.include_path]
+    paths = [str(path) for path in (CORE, *WITH_ROWS, *config.include_path)]
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=paths, include_defaults=False)
     missing = [
@@ -96,11 +108,25 @@ def _unknown(name: str, known: list[str]) -> ConfigError:
 
 
 def _leaves(manager: Any, spec: TaskSpec, config: ScoreConfig) -> list[Leaf]:
-    loaded = _loaded(manager, spec)
+    loaded = _loaded(_with_rows(spec) if spec.rows else manager, spec)
     tasks = [_prepared(task, spec, config) for task in loaded["tasks"].values()]
     if spec.name in loaded.get("groups", {}):
         return [Leaf(spec.name, task.task_name, spec, task) for task in tasks]
     return [Leaf(task.task_name, "", spec, task) for task in tasks]
+
+
+def _with_rows(spec: TaskSpec) -> Any:
+    """A manager whose suites read the user's rows too."""
+    from lm_eval.tasks import TaskManager
+
+    from retain import uris
+    from retain.tracking import home
+
+    own = uris.fetch(spec.rows, home() / "files")
+    manager = TaskManager(include_path=[str(path) for path in WITH_ROWS], include_defaults=False, metadata={"rows": str(own)})  # fmt: skip
+    if spec.name not in manager.all_tasks:
+        raise ConfigError("only the shipped suites of prompts take rows", where="score.tasks.rows", got=spec.name, expected=", ".join(manager.all_tasks), fix="put a YAML file of your own on score.include_path")  # fmt: skip
+    return manager
 
 
 def _loaded(manager: Any, spec: TaskSpec) -> Any:
@@ -154,13 +180,11 @@ def _refuse_twice(leaves: list[Leaf]) -> None:
 
 
 def build_requests(leaf: Leaf, config: ScoreConfig, chat: Callable[..., str] | None, tokenizer_name: str) -> list[Any]:
-    """lm-eval's requests (Instances) of a leaf, in its own order; `chat` renders messages where the template is on."""
+    """lm-eval's requests (Instances) of a leaf, in its own order; `chat` renders messages, None where the template is off."""
     with quiet():
         leaf.task.build_all_requests(
-            limit=leaf.spec.limit or None, system_instruction=config.system_text or None,
-            apply_chat_template=config.apply_chat_template, fewshot_as_multiturn=config.fewshot_as_multiturn,
-            chat_template=chat if config.apply_chat_template else None,
-            tokenizer_name=tokenizer_name if config.apply_chat_template else "",
+            limit=leaf.spec.limit or None, system_instruction=config.system_text or None, apply_chat_template=chat is not None,
+            fewshot_as_multiturn=config.fewshot_as_multiturn, chat_template=chat, tokenizer_name=tokenizer_name if chat else "",
         )  # fmt: skip
     return list(leaf.task.instances)
 
@@ -190,7 +214,9 @@ def answer(engine: Any, requests: list[Any]) -> None:
 
 def definition(leaf: Leaf) -> str:
     """Digest of everything the task's definition says: prompts, choices, metrics, filters, sources of its functions."""
-    return digest.of_json(_plain(leaf.task.dump_config()))
+    config = leaf.task.dump_config()
+    metadata = {k: v for k, v in (config.get("metadata") or {}).items() if k not in PLACES}
+    return digest.of_json(_plain({**config, "metadata": metadata}))
 
 
 def doc_hash(doc: Any) -> str:
