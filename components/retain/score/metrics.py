@@ -1,4 +1,4 @@
-"""Per-item metrics of an answer against its reference, all in [0, 1], higher is better."""
+"""Per-item metrics of an answer against its reference, in [0, 1], higher is better; macro-F1 needs all of them at once."""
 
 import json
 import re
@@ -19,8 +19,17 @@ def scorer(config: TargetConfig) -> Callable[[str, str], float]:
         "label_accuracy": lambda answer, gold: float(label(answer, config) == label(gold, config)),
         "f1": lambda answer, gold: token_f1(normalised(answer, config), normalised(gold, config)),
         "numeric_match": numeric_match, "json_valid": json_valid, "bleu": _bleu, "chrf": _chrf,
+        "sql_valid": lambda answer, gold: sql_valid(answer, config.sql_dialect),
     }  # fmt: skip
     return _rouge(config.metric) if config.metric.startswith("rouge") else table[config.metric]
+
+
+def values(answers: Sequence[str], golds: Sequence[str], config: TargetConfig) -> list[float]:
+    """The configured metric's value of every row."""
+    if config.metric == "macro_f1":
+        return macro_f1_items(answers, golds, config)
+    measure = scorer(config)
+    return [measure(answer, gold) for answer, gold in zip(answers, golds, strict=True)]
 
 
 def normalised(text: str, config: TargetConfig) -> str:
@@ -73,6 +82,19 @@ def _json(text: str) -> Any:
         return None
 
 
+def sql_valid(answer: str, dialect: str) -> float:
+    """1 for one SQL statement that parses (sqlglot knows some thirty dialects, SQLite's own parser only one); nothing is run."""
+    import sqlglot
+    from sqlglot import exp
+
+    text = answer.strip().removeprefix("```sql").removeprefix("```").removesuffix("```")
+    try:
+        found = [tree for tree in sqlglot.parse(text, dialect=dialect or None) if tree is not None]
+    except (sqlglot.errors.ParseError, sqlglot.errors.TokenError):
+        return 0.0
+    return float(len(found) == 1 and isinstance(found[0], (exp.Query, exp.DML, exp.DDL, exp.Alter, exp.Drop)))
+
+
 def _rouge(kind: str) -> Callable[[str, str], float]:
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -96,6 +118,27 @@ def macro_f1(answers: Sequence[str], golds: Sequence[str], config: TargetConfig)
     """Mean over the reference labels of each label's F1; an answer outside them counts as a miss."""
     said, meant = [label(a, config) for a in answers], [label(g, config) for g in golds]
     return sum(_f1_of(name, said, meant) for name in sorted(set(meant))) / max(len(set(meant)), 1)
+
+
+def macro_f1_items(answers: Sequence[str], golds: Sequence[str], config: TargetConfig) -> list[float]:
+    """Each row's share in the macro-F1: the jackknife's pseudo-values n·F − (n − 1)·F without the row (Tukey 1958).
+
+    Their mean is the macro-F1 with its first-order bias removed, and their spread its standard error: what lets a gate
+    that compares rows in pairs decide on a measure that is no mean over rows.
+    """
+    said, meant = [label(a, config) for a in answers], [label(g, config) for g in golds]
+    names = sorted(set(meant))
+    hits = Counter(s for s, m in zip(said, meant, strict=True) if s == m)
+    total = Counter(said) + Counter(meant)
+
+    def score(without: Sequence[str], hit: bool) -> float:
+        """Macro-F1 with one row's labels taken out of the counts."""
+        less = Counter(without)
+        ones = ((2 * (hits[n] - (hit and n in less)), total[n] - less[n]) for n in names)
+        return sum(top / all_of if all_of else 0.0 for top, all_of in ones) / len(names)
+
+    whole, n = score((), False), len(said)
+    return [n * whole - (n - 1) * score((s, m), s == m) for s, m in zip(said, meant, strict=True)]
 
 
 def _f1_of(name: str, said: Sequence[str], meant: Sequence[str]) -> float:
