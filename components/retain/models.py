@@ -5,6 +5,7 @@ are refused.
 """
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,11 @@ def check_folder(folder: Path) -> None:
     )
 
 
+def is_encoder_decoder(folder: Path) -> bool:
+    """Whether a model folder holds an encoder–decoder (T5, BART)."""
+    return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"))
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder, with a pad token."""
     from transformers import AutoTokenizer
@@ -97,8 +103,6 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2se
 
 def _stored(folder: Path, device: str) -> dict[str, Any]:
     """How the weights of a folder are opened: safetensors, safetensors packed by bitsandbytes, or the folder's one GGUF file."""
-    import json
-
     if not any(folder.glob("*.safetensors")):
         return {"gguf_file": next(folder.glob("*.gguf")).name}
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -22,6 +22,12 @@ LOGIT_ELEMENTS = {"cpu": 1 << 25, "cuda": 1 << 28}
 SMALLEST_BUDGET = 64
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch has a class for a GPU's, a CPU's allocator and cuBLAS say it in words."""
+    words = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
 class PrefixLayer(DynamicLayer):
     """Keys and values of the prefix, one row, seen by every row of a batch; nothing is kept of what comes after it."""
 
@@ -59,7 +65,9 @@ class Scorer:
         while True:
             try:
                 return self._score(requests, done)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 done(0)
                 self._shrink(error)
 
@@ -184,7 +192,11 @@ def _is_argmax(logits: torch.Tensor, at: list[int], tokens: tuple[int, ...]) -> 
 def check_finite(answers: Sequence[Answer], name: Callable[[int], str]) -> None:
     for i, (value, _) in enumerate(answers):
         if value != value or value in (float("inf"), float("-inf")):
-            raise IntegrityError(
-                "the model's output is not a number", where=name(i), got=value, expected="finite log-probabilities",
-                fix="the weights are damaged or overflow in this precision: look for NaN in them, or score with dtype bf16 or fp32",
-            )  # fmt: skip
+            raise not_a_number(name(i), value)
+
+
+def not_a_number(where: str, got: object) -> IntegrityError:
+    return IntegrityError(
+        "the model's output is not a number", where=where, got=got, expected="finite log-probabilities",
+        fix="the weights are damaged or overflow in this precision: look for NaN in them, or score with dtype bf16 or fp32",
+    )  # fmt: skip

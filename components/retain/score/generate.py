@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from retain.errors import ConfigError, EnvironmentFault
+from retain.score.forward import not_a_number, out_of_memory
 
 if TYPE_CHECKING:
     from retain.score.lm import Engine
@@ -41,8 +42,23 @@ class StopText(StoppingCriteria):
         return torch.tensor(found, device=input_ids.device, dtype=torch.bool)  # type: ignore[return-value]
 
 
-def until(engine: "Engine", prompts: Sequence[Sequence[int]], settings: Sequence[dict[str, Any]], done: Callable[[int], None]) -> list[Generated]:  # fmt: skip
-    """The answer to each tokenised prompt under lm-eval's generation settings (until, max_gen_toks, do_sample, …)."""
+class Numbers(LogitsProcessor):
+    """Raises where a row's logits are not numbers: a generation would go on with any token."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        bad = scores.isnan().any(dim=-1)
+        if bool(bad.any()):
+            raise not_a_number(self.names[int(bad.nonzero()[0]) * len(self.names) // len(bad)], "nan")
+        return scores
+
+
+def until(
+    engine: "Engine", prompts: Sequence[Sequence[int]], settings: Sequence[dict[str, Any]], done: Callable[[int], None], name: Callable[[int], str],
+) -> list[Generated]:  # fmt: skip
+    """The answer to each tokenised prompt under lm-eval's generation settings (until, max_gen_toks, do_sample, …); `name` for errors."""
     answers: list[Generated | None] = [None] * len(prompts)
     for members in _alike(settings).values():
         members.sort(key=lambda i: (-len(prompts[i]), list(prompts[i])))
@@ -50,8 +66,12 @@ def until(engine: "Engine", prompts: Sequence[Sequence[int]], settings: Sequence
         while start < len(members):
             batch = members[start : start + _rows(engine, prompts[members[start]], settings[members[start]])]
             try:
-                found = _generate(engine, [list(prompts[i]) for i in batch], settings[batch[0]])
-            except torch.OutOfMemoryError as error:
+                found = _generate(
+                    engine, [list(prompts[i]) for i in batch], settings[batch[0]], [name(i) for i in batch]
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 _shrink(engine, batch, error)
                 continue
             for i, answer in zip(batch, found, strict=True):
@@ -80,28 +100,35 @@ def _shrink(engine: "Engine", batch: list[int], error: BaseException) -> None:
 
 
 @torch.inference_mode()
-def _generate(engine: "Engine", prompts: list[list[int]], setting: dict[str, Any]) -> list[Generated]:
+def _generate(engine: "Engine", prompts: list[list[int]], setting: dict[str, Any], names: list[str]) -> list[Generated]:
     kwargs = dict(normalize_gen_kwargs(setting, DEFAULT_MAX_TOKENS))
     stops = handle_stop_sequences(kwargs.pop("until", None), eos=engine.tokenizer.decode(engine.eot_token_id))
     room = int(kwargs.pop("max_gen_toks"))
-    longest = engine.max_length - room
+    longest = engine.max_length - (0 if engine.encoder_decoder else room)
     if longest <= 0:
         raise ConfigError("an answer may be longer than the model's context", got=f"max_gen_toks {room}", expected=f"less than {engine.max_length}")  # fmt: skip
-    ids, mask = _left_padded([prompt[-longest:] for prompt in prompts], engine.tokenizer.pad_token_id)
+    ids, mask = _padded([prompt[-longest:] for prompt in prompts], engine.tokenizer.pad_token_id, left=not engine.encoder_decoder)  # fmt: skip
     if not kwargs.get("do_sample"):
         kwargs.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    start = 1 if engine.encoder_decoder else ids.shape[1]  # a decoder's output begins with its start token
     out = engine.model.generate(
         input_ids=ids.to(engine.device), attention_mask=mask.to(engine.device), max_new_tokens=room, pad_token_id=engine.tokenizer.pad_token_id,
-        stopping_criteria=StoppingCriteriaList([StopText(engine.tokenizer, stops, ids.shape[1])]), **kwargs,
-    )[:, ids.shape[1] :].tolist()  # fmt: skip
+        logits_processor=LogitsProcessorList([Numbers(names)]), stopping_criteria=StoppingCriteriaList([StopText(engine.tokenizer, stops, start)]), **kwargs,
+    )[:, start:].tolist()  # fmt: skip
     return [
         Generated(postprocess_generated_text(engine.tokenizer.decode(tokens, skip_special_tokens=True), stops, None), len(tokens), len(prompt) > longest)
         for tokens, prompt in zip(out, prompts, strict=True)
     ]  # fmt: skip
 
 
-def _left_padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(prompts: list[list[int]], pad: int, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask): a causal model continues at the right end, an encoder counts its positions from the left one."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return ids, mask
+    empty = [width - len(prompt) for prompt in prompts]
+    if left:
+        ids = [[pad] * n + prompt for n, prompt in zip(empty, prompts, strict=True)]
+        mask = [[0] * n + [1] * len(prompt) for n, prompt in zip(empty, prompts, strict=True)]
+    else:
+        ids = [prompt + [pad] * n for n, prompt in zip(empty, prompts, strict=True)]
+        mask = [[1] * len(prompt) + [0] * n for n, prompt in zip(empty, prompts, strict=True)]
+    return torch.tensor(ids), torch.tensor(mask)

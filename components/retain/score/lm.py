@@ -26,16 +26,20 @@ class Engine(LM):
         max_length: context length in tokens; 0 takes the model's own.
         batch_tokens: tokens in a batch.
         attention: `auto` scores an item's choices in one tree where a self-check agrees, `plain` never does.
+        known: tokens of texts, filled here; handed on from one model to the next of the same tokenizer, each text is tokenised once.
         done: called with the number of requests finished, for a progress bar.
     """
 
+    encoder_decoder = False
+
     def __init__(
         self, model: Any, tokenizer: Any, *, max_length: int = 0, batch_tokens: int = 1024, attention: str = "auto",
-        template_kwargs: Mapping[str, Any] | None = None, done: Callable[[int], None] = lambda count: None,
+        template_kwargs: Mapping[str, Any] | None = None, known: dict[str, list[int]] | None = None,
+        done: Callable[[int], None] = lambda count: None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.model, self.tokenizer, self.done = model, tokenizer, done
-        self.template_kwargs = dict(template_kwargs or {})
+        self.template_kwargs, self._known = dict(template_kwargs or {}), {} if known is None else known
         self.truncated: set[Hashable] = set()  # what lost its left end, by (task, document)
         self._device = next(model.parameters()).device
         self.max_length = max_length or resolve_max_length(model.config, tokenizer)
@@ -60,7 +64,10 @@ class Engine(LM):
 
     def generate_until(self, requests: Sequence[Instance], **_: Any) -> list[str]:
         prompts = [self.tok_encode(request.args[0]) for request in requests]
-        found = generate.until(self, prompts, [request.args[1] for request in requests], self.done)
+        found = generate.until(
+            self, prompts, [request.args[1] for request in requests], self.done,
+            lambda i: f"task {requests[i].task_name}, document {requests[i].doc_id}",
+        )  # fmt: skip
         for request, answer in zip(requests, found, strict=True):
             if answer.truncated:
                 self.truncated.add((request.task_name, request.doc_id))
@@ -83,20 +90,17 @@ class Engine(LM):
     def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text with the tokenizer's own special tokens, except where the text brings its first one along."""
         begin = self.tokenizer.decode(self.prefix_token_id)
-        bare = [has_bos_prefix(text, begin) for text in texts]
-        tokens: list[list[int]] = [[] for _ in texts]
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        bare = [has_bos_prefix(text, begin) for text in fresh]
         for special in (True, False):
-            chosen = [i for i, is_bare in enumerate(bare) if is_bare is not special]
-            found = (
-                self.tokenizer([texts[i] for i in chosen], add_special_tokens=special)["input_ids"] if chosen else []
-            )
-            for i, ids in zip(chosen, found, strict=True):
-                tokens[i] = ids
-        return tokens
+            chosen = [text for text, is_bare in zip(fresh, bare, strict=True) if is_bare is not special]
+            if chosen:
+                self._known.update(zip(chosen, self.tokenizer(chosen, add_special_tokens=special)["input_ids"], strict=True))  # fmt: skip
+        return [self._known[text] for text in texts]
 
     def _encoded(self, requests: Sequence[Instance]) -> list[Request]:
         """Context and continuation tokens: both together minus the context alone, trailing spaces going to the continuation."""
-        pairs = [_spaces_moved(*request.args[:2]) for request in requests]
+        pairs = [spaces_moved(*request.args[:2]) for request in requests]
         texts = list(dict.fromkeys(text for context, continuation in pairs if context for text in (context, context + continuation)))  # fmt: skip
         tokens = dict(zip(texts, self._encode_all(texts), strict=True))
         return [
@@ -126,12 +130,16 @@ class Engine(LM):
                     "an answer has no tokens, or more than the model can read", where=name(i),
                     got=f"{len(request.continuation)} tokens", expected=f"1 to {self.max_length}",
                 )  # fmt: skip
-            if request.truncated(self.max_length):
+            if self.cut(request):
                 self.truncated.add(request.group)
         self._check_once(requests)
         answers = self.scorer.score(requests, self.done)
         forward.check_finite(answers, name)
         return answers
+
+    def cut(self, request: Request) -> bool:
+        """Whether a request loses its left end."""
+        return request.truncated(self.max_length)
 
     def _windows(self, tokens: Sequence[int], owner: int) -> list[Request]:
         """A text as lm-eval's rolling windows: every token predicted once, with as much context as fits."""
@@ -154,8 +162,12 @@ class Engine(LM):
     def tokenizer_name(self) -> str:
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        if not self.tokenizer.chat_template:
+        if not self.has_chat_template:
             raise ConfigError(
                 "this model has no chat template", where=str(self.tokenizer.name_or_path),
                 fix="set score.apply_chat_template: false, or put a chat_template.jinja into the model folder",
@@ -168,6 +180,6 @@ class Engine(LM):
         return self.tokenizer.chat_template if chat_template else None
 
 
-def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
+def spaces_moved(context: str, continuation: str) -> tuple[str, str]:
     bare = context.rstrip()
     return (bare, context[len(bare) :] + continuation) if bare else (context, continuation)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retain import digest, models
+from retain.artifacts import read_json, write_json
 from retain.errors import ConfigError
 from retain.progress import Progress
 from retain.score import place, tasks
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Role = Literal["base", "candidate"]
 ENGINE, ENGINE_VERSION = "retain", "1"
+BUDGET = "retain.score-budget/1"
+TOKENS: dict[str, dict[str, list[int]]] = {}  # tokenizer digest → text → tokens: base and candidate share them
 Records = list[dict[str, Any]]
 
 
@@ -65,7 +68,30 @@ class Run:
 
     @cached_property
     def engine(self) -> "Engine":
-        return self._load()
+        engine = self._load()
+        engine.scorer.budget = min(engine.scorer.budget, self.place.budget)
+        return engine
+
+    # ------------------------------------------------------------------ memory
+    def recall(self, kept: Path) -> None:
+        """Begin with the budget that fitted before, on this kind of device for a model of this shape: base and candidate then share it."""
+        path = self._budget_file(kept)
+        if path.is_file():
+            self.place = replace(self.place, budget=int(read_json(path, schema=BUDGET)["budget"]))
+
+    def held(self, kept: Path) -> bool:
+        """Whether the budget lasted to the end; if not, the smaller one is remembered and is now part of every key."""
+        found = self.engine.scorer.budget if "engine" in self.__dict__ else self.place.budget
+        if found == self.place.budget:
+            return True
+        write_json(self._budget_file(kept), {"schema": BUDGET, "budget": found})
+        self.place = replace(self.place, budget=found)
+        return False
+
+    def _budget_file(self, kept: Path) -> Path:
+        shape = digest.of_file(self.model_dir / "config.json")
+        asked = [shape, self.place.dtype, self.place.kind, self.config.batch_tokens, self.config.max_length]
+        return kept / f"budget-{digest.of_json(asked).removeprefix('sha256:')[:32]}.json"
 
     # ------------------------------------------------------------------ what is asked
     def _benchmark(self, leaf: "Leaf") -> Job:
@@ -76,7 +102,7 @@ class Run:
         key = {
             **self._key(), "task": leaf.benchmark, "stratum": leaf.stratum, "version": leaf.version, "items": digest.of_json(items),
             "definition": tasks.definition(leaf), "num_fewshot": leaf.num_fewshot, "fewshot_seed": leaf.spec.seed, "fewshot": leaf.spec.fewshot, "lm_eval": version("lm_eval"),
-            "chat": config.apply_chat_template, "multiturn": config.fewshot_as_multiturn, "system_text": config.system_text,
+            "chat": leaf.chat(config), "multiturn": config.fewshot_as_multiturn, "system_text": config.system_text,
         }  # fmt: skip
         facts = {"version": leaf.version, "num_fewshot": leaf.num_fewshot, "fewshot_seed": leaf.spec.seed}
         label = leaf.stratum or leaf.benchmark
@@ -91,7 +117,10 @@ class Run:
         from retain.score import records
 
         engine = self.engine
-        requests = tasks.build_requests(leaf, self.config, engine.apply_chat_template, engine.tokenizer_name)
+        mode = leaf.chat(self.config)
+        framed = mode == "on" or (mode == "where_present" and engine.has_chat_template)
+        chat = engine.apply_chat_template if framed else None
+        requests = tasks.build_requests(leaf, self.config, chat, engine.tokenizer_name)
         n_docs = len({request.doc_id for request in requests})
         with self._shown(label, n_docs, len(requests)):
             tasks.answer(engine, requests)
@@ -151,10 +180,20 @@ def load_engine(
     from transformers.utils import logging as quieter
 
     from retain.score.lm import Engine
+    from retain.score.seq2seq import Seq2SeqEngine
 
     quieter.disable_progress_bar()
-    model = adapt(models.load_model(model_dir, dtype=where.dtype, device=where.device))
-    return Engine(
+    pairs = models.is_encoder_decoder(model_dir)
+    model = adapt(models.load_model(model_dir, dtype=where.dtype, device=where.device, seq2seq=pairs))
+    return (Seq2SeqEngine if pairs else Engine)(
         model, models.load_tokenizer(model_dir), max_length=config.max_length, batch_tokens=where.budget, attention=config.attention,
-        template_kwargs=config.template_kwargs,
+        template_kwargs=config.template_kwargs, known=_tokens_of(model_dir),
     )  # fmt: skip
+
+
+def _tokens_of(model_dir: Path) -> dict[str, list[int]]:
+    """What this process has tokenised with this very tokenizer; another tokenizer's texts are let go."""
+    key = digest.of_tokenizer(model_dir)
+    if key not in TOKENS:
+        TOKENS.clear()
+    return TOKENS.setdefault(key, {})

@@ -1,6 +1,7 @@
 """The target metric: the user's own test rows, asked with the very template the model was trained and is served with."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -62,7 +63,7 @@ def score(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> t
             "a row that judges answers has no single right answer to compare with", where=odd.where, got=odd.shape,
             fix="set score.target.metric: preference_accuracy (pairs), or none",
         )  # fmt: skip
-    if config.target.metric == "token_loss":
+    if config.target.metric in ("token_loss", "perplexity"):
         return _by_likelihood(engine, rows, config), {}
     return _by_answer(engine, rows, config)
 
@@ -71,24 +72,36 @@ def _by_answer(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig)
     from retain import chat
     from retain.score import generate
 
-    options, target = config.chat_options(), config.target
+    options, target = _options(engine, config), config.target
     asked = [chat.prompt_ids(engine.tokenizer, row.shape, row.payload, options, where=row.where) for row in rows]
     golds = [gold for _, gold in asked]
     settings = {"until": list(target.stop), "max_gen_toks": target.max_new_tokens, "do_sample": False}
-    found = generate.until(engine, [ids for ids, _ in asked], [settings] * len(asked), engine.done)
-    measure = metrics.scorer(target)
+    found = generate.until(
+        engine, [ids for ids, _ in asked], [settings] * len(asked), engine.done, lambda i: rows[i].where
+    )
+    texts = [answer.text for answer in found]
     records = [
-        _record(row, target.metric, measure(answer.text, gold), answer.text, gold, answer.truncated)
-        for row, gold, answer in zip(rows, golds, found, strict=True)
+        _record(row, target.metric, value, answer.text, gold, answer.truncated)
+        for row, gold, answer, value in zip(rows, golds, found, metrics.values(texts, golds, target), strict=True)
     ]
-    more = {"macro_f1": metrics.macro_f1([answer.text for answer in found], golds, target)}
-    return records, more if target.metric == "label_accuracy" else {}
+    labels = target.metric in ("label_accuracy", "macro_f1")
+    return records, {"macro_f1": metrics.macro_f1(texts, golds, target)} if labels else {}
+
+
+def _options(engine: "Engine", config: ScoreConfig) -> Any:
+    return config.chat_options().model_copy(update={"encoder_decoder": engine.encoder_decoder})
 
 
 def _by_likelihood(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> Records:
-    """Mean log-likelihood in nats of a row's supervised tokens (those a training would learn): at most 0, higher is better."""
+    """Mean log-likelihood in nats of a row's supervised tokens (those a training would learn): at most 0, higher is better;
+    perplexity is the exponential of its negative."""
     found = _likelihoods(engine, [(row.shape, row.payload, row.where) for row in rows], config)
-    return [_record(row, "token_loss", mean, "", "", cut) for row, (mean, cut) in zip(rows, found, strict=True)]
+    if config.target.metric == "token_loss":
+        return [_record(row, "token_loss", mean, "", "", cut) for row, (mean, cut) in zip(rows, found, strict=True)]
+    return [
+        _record(row, "perplexity", math.exp(-mean), "", "", cut) | {"higher_is_better": False}
+        for row, (mean, cut) in zip(rows, found, strict=True)
+    ]
 
 
 def _by_preference(engine: "Engine", rows: Sequence[TargetRow], config: ScoreConfig) -> Records:
@@ -112,16 +125,21 @@ def _likelihoods(
     """(mean log-likelihood of the supervised tokens in nats, whether the left end was cut) of every (shape, payload, where)."""
     from retain.chat import Renderer
 
-    renderer = Renderer(engine.tokenizer, config.chat_options())
+    renderer = Renderer(engine.tokenizer, _options(engine, config))
     rendered = renderer.encode([renderer.draft(shape, payload, where=where) for shape, payload, where in texts])
-    parts = [spans(row.input_ids, row.labels, k, engine.max_length) for k, row in enumerate(rendered)]
+    parts = [
+        [Request(tuple(row.input_ids), tuple(row.labels), k)]
+        if engine.encoder_decoder
+        else spans(row.input_ids, row.labels, k, engine.max_length)
+        for k, row in enumerate(rendered)
+    ]
     owner = [k for k, part in enumerate(parts) for _ in part]
     answers = engine.score_tokens([span for part in parts for span in part], lambda i: texts[owner[i]][2])
     totals = [0.0] * len(texts)
     for k, (value, _greedy) in zip(owner, answers, strict=True):
         totals[k] += value
     return [
-        (total / sum(len(span.continuation) for span in part), any(span.truncated(engine.max_length) for span in part))
+        (total / sum(len(span.continuation) for span in part), any(engine.cut(span) for span in part))
         for total, part in zip(totals, parts, strict=True)
     ]
 

@@ -45,11 +45,16 @@ def score(
 def complete(
     run: Run, scores: Path, dataset: Path | None, cache: Path | None, *, model_digest: str = ""
 ) -> ScoreResult:
-    """Do what of ``run`` is not kept yet and write the scores, under another digest than the folder's where one is given."""
-    jobs = run.jobs(dataset)
+    """Do what of ``run`` is not kept yet and write the scores, under another digest than the folder's where one is given.
+
+    Where memory ran out on the way, everything is scored again at the budget that was found: one scoring, one budget.
+    """
     kept = Shards(cache or scores / ".shards")
+    run.recall(kept.folder)
     start = time.monotonic()
-    done = [(job, *_once(job, kept)) for job in jobs]
+    done = [(job, *_once(job, kept)) for job in run.jobs(dataset)]
+    while not run.held(kept.folder):
+        done = [(job, *_once(job, kept)) for job in run.jobs(dataset)]
     meta = _meta(run, done, model_digest or run.model_digest)
     write_scores(scores, [row for _, rows, _, _ in done for row in rows], meta)
     if cache is None:

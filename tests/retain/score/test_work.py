@@ -78,13 +78,28 @@ def test_a_group_is_one_benchmark_with_strata(tiny_llama: Path, tiny_tasks: Path
     assert len({r["doc_id"] for r in rows}) == 18
 
 
-@pytest.mark.parametrize("metric", ["f1", "rougeL", "bleu", "chrf", "numeric_match", "label_accuracy", "json_valid"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "f1",
+        "rouge1",
+        "rougeL",
+        "bleu",
+        "chrf",
+        "numeric_match",
+        "label_accuracy",
+        "macro_f1",
+        "json_valid",
+        "sql_valid",
+        "perplexity",
+    ],
+)
 def test_target_metrics(metric: Any, tiny_llama: Path, tiny_tasks: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     settings = config(tiny_tasks, tasks=[], target=TargetConfig(metric=metric, max_new_tokens=3, limit=2))
     result = score(settings, tiny_llama, tmp_path / "scores", dataset=tiny_dataset)
     assert result.tasks["target"]["metric"] == metric
     assert result.tasks["target"]["n"] == 2
-    assert ("macro_f1" in result.tasks["target"]) == (metric == "label_accuracy")
+    assert ("macro_f1" in result.tasks["target"]) == (metric in ("label_accuracy", "macro_f1"))
 
 
 def test_token_loss_is_the_mean_log_likelihood_of_what_training_would_learn(
@@ -105,6 +120,11 @@ def test_token_loss_is_the_mean_log_likelihood_of_what_training_would_learn(
         with torch.no_grad():
             loss = model(input_ids=torch.tensor([rendered.input_ids]), labels=torch.tensor([rendered.labels])).loss
         assert got[row.id] == pytest.approx(-float(loss), abs=1e-4)
+    settings = ScoreConfig(dtype="fp32", target=TargetConfig(metric="perplexity"))
+    score(settings, tiny_llama, tmp_path / "perplexity", dataset=tiny_dataset)
+    rows = read_scores(tmp_path / "perplexity")[0].to_pylist()
+    assert {r["doc_id"]: -math.log(r["value"]) for r in rows} == pytest.approx(got, abs=1e-4)
+    assert not any(r["higher_is_better"] for r in rows)
 
 
 WARM = """
@@ -132,6 +152,24 @@ def test_a_warm_cache_loads_no_model_and_no_torch(
         assert (tmp_path / "cold" / name).read_bytes() == (tmp_path / "warm" / name).read_bytes()
 
 
+def test_two_models_of_one_tokenizer_tokenise_once(
+    tiny_llama: Path, tiny_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retain.score import run
+
+    from ...conftest import build_llama
+
+    other = build_llama(tmp_path / "other", seed=5)
+    run.TOKENS.clear()
+    score(config(tiny_tasks, "tiny_choice"), tiny_llama, tmp_path / "base", role="base")
+    [known] = run.TOKENS.values()
+    assert len(known) >= 9
+    marked = {text: id(tokens) for text, tokens in known.items()}
+    score(config(tiny_tasks, "tiny_choice"), other, tmp_path / "candidate")
+    assert {text: id(tokens) for text, tokens in known.items()} == marked
+    assert (tmp_path / "base" / "items.parquet").read_bytes() != (tmp_path / "candidate" / "items.parquet").read_bytes()
+
+
 def _environment() -> dict[str, str]:
     import os
 
@@ -155,7 +193,9 @@ def test_every_setting_is_in_the_cache_key(knob: str, tiny_llama: Path, tiny_tas
     assert digest.of_json(one) != digest.of_json(two)
 
 
-@pytest.mark.parametrize("change", [{"num_fewshot": 2}, {"limit": 4}, {"seed": 5}, {"fewshot": "first"}])
+@pytest.mark.parametrize(
+    "change", [{"num_fewshot": 2}, {"limit": 4}, {"seed": 5}, {"fewshot": "first"}, {"chat": "on"}]
+)
 def test_every_task_setting_is_in_the_cache_key(change: dict[str, Any], tiny_llama: Path, tiny_tasks: Path) -> None:
     from retain.score.run import Run
 
@@ -186,6 +226,40 @@ def test_long_items_lose_their_left_end_and_are_counted(tiny_llama: Path, tiny_t
     assert 0 < result.truncated == sum(r["truncated"] for r in rows)
 
 
+def test_memory_that_runs_out_gives_one_budget_to_all_tasks_and_the_next_run(
+    tiny_llama: Path, tiny_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The allocator itself fails, in the second task only; both end in the same batches, and so does the other model."""
+    import torch
+
+    from retain.score import tasks
+    from retain.score.forward import Scorer
+
+    names = ("tiny_choice", "tiny_inputs")
+    score(config(tiny_tasks, *names, batch_tokens=200), tiny_llama, tmp_path / "small")
+    answer, batch = tasks.answer, Scorer._batch
+    asked, failed = [""], list[int]()
+
+    def answering(engine: Any, requests: list[Any]) -> None:
+        asked[0] = requests[0].task_name
+        answer(engine, requests)
+
+    def crowded(self: Any, rows: Any, before: Any) -> Any:
+        if self.budget > 200 and asked[0] == "tiny_inputs":
+            failed.append(self.budget)
+            torch.empty(1 << 52)
+        return batch(self, rows, before)
+
+    monkeypatch.setattr(tasks, "answer", answering)
+    monkeypatch.setattr(Scorer, "_batch", crowded)
+    for name in ("base", "candidate"):
+        failed.clear()
+        score(config(tiny_tasks, *names, batch_tokens=800), tiny_llama, tmp_path / name, cache=tmp_path / "cache")
+        assert set(failed) == ({800, 400} if name == "base" else set())
+        assert read_scores(tmp_path / name)[1]["batch_budget"] == 200
+        assert (tmp_path / name / "items.parquet").read_bytes() == (tmp_path / "small" / "items.parquet").read_bytes()
+
+
 def test_nan_logits_name_the_item(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -195,8 +269,9 @@ def test_nan_logits_name_the_item(tiny_llama: Path, tiny_tasks: Path, tmp_path: 
     weights = load_file(str(broken / "model.safetensors"))
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, str(broken / "model.safetensors"), {"format": "pt"})
-    with pytest.raises(IntegrityError, match="task tiny_choice, document 0"):
-        score(config(tiny_tasks, "tiny_choice"), broken, tmp_path / "scores")
+    for name in ("tiny_choice", "tiny_answer", "tiny_text"):
+        with pytest.raises(IntegrityError, match=rf"task {name}, document \d"):
+            score(config(tiny_tasks, name), broken, tmp_path / "scores")
 
 
 def test_an_unknown_benchmark_names_the_nearest(tiny_llama: Path, tiny_tasks: Path, tmp_path: Path) -> None:
