@@ -1,6 +1,6 @@
-"""S1 to S4: our scorer beside lm-eval's `hf` backend, in one process on one machine, as a table.
+"""S1 to S4: our scorer beside lm-eval's `hf` backend, in one process on one machine, as a Markdown table for EVIDENCE.md.
 
-    python tests/bench/bench_score.py --model DIR [--tasks arc_easy,hellaswag] [--limit 200] [--dtype bf16,fp32] [--device cpu]
+    python tests/bench/bench_score.py [--model DIR] [--tasks arc_easy,hellaswag] [--limit 200] [--dtype bf16,fp32] [--device cpu]
 
 The tasks are those of tests/bench/tasks over public data files (RETAIN_DATA names their folder). Both sides get the same
 lm-eval requests, the same loaded weights and the same thread count. Runs alternate and the fastest of each side counts; CPU seconds stand
@@ -95,12 +95,29 @@ def agreement(asked: list[Any], ours: Any, theirs: Any) -> tuple[float, int, int
 
 
 def row(name: str, what: str, theirs: Timed, ours: Timed, note: str) -> None:
-    floor = FLOOR[name]
-    ratio = theirs.cpu / ours.cpu
-    print(
-        f"{name:<10} {what:<34} {theirs.wall:8.1f} {theirs.cpu:8.1f} {ours.wall:8.1f} {ours.cpu:8.1f} {theirs.wall / ours.wall:7.2f}x {ratio:7.2f}x  (must {floor}x)  {note}",
-        flush=True,
-    )
+    """One line of the table; the verdict is on wall time, CPU time stands beside it for a machine that is not quiet."""
+    floor, ratio = FLOOR[name], theirs.wall / ours.wall
+    cells = [
+        name, what, f"{theirs.wall:.1f} ({theirs.cpu:.1f})", f"{ours.wall:.1f} ({ours.cpu:.1f})", f"**{ratio:.2f}×** ({theirs.cpu / ours.cpu:.2f}×)",
+        f"{floor:g}× {'reached' if ratio >= floor else 'missed'}", note,
+    ]  # fmt: skip
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def head(arguments: argparse.Namespace) -> None:
+    """Machine, commit and versions, then the table's head."""
+    import platform
+    import subprocess
+
+    import lm_eval
+    import torch
+    import transformers
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
+    device = torch.cuda.get_device_name(0) if arguments.device.startswith("cuda") else f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"  # fmt: skip
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{arguments.model.name}, {platform.machine()}, {device}{load}; commit {commit}; torch {torch.__version__}, transformers {transformers.__version__}, lm-eval {lm_eval.__version__}.\n")  # fmt: skip
+    print("| | what | lm-eval, s (CPU s) | retain, s (CPU s) | ratio (CPU) | must | agreement |\n|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
 
 
 def scoring(arguments: argparse.Namespace, dtype: str) -> None:
@@ -178,9 +195,18 @@ def both(arguments: argparse.Namespace, dtype: str) -> None:
         row("S3 cached", f"{task} 0-shot {dtype}", slow, cached, "the baseline's scores known from before")
 
 
+def shipped() -> Path:
+    """The base of the shipped recipe, fetched once."""
+    from retain import uris
+    from retain.resolve.recipe import load
+    from retain.tracking import home
+
+    return uris.resolve_base(load("quickstart").model.base_model, "", home() / "bases")[0]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=None, help="folder of a model; empty: the shipped example's base")
     parser.add_argument("--tasks", type=lambda text: text.split(","), default=["arc_easy", "hellaswag"])
     parser.add_argument("--limit", type=int, default=100, help="items at 0 shots")
     parser.add_argument("--limit-shots", type=int, default=24, help="items with examples")
@@ -192,7 +218,8 @@ def main() -> int:
     if not Path(os.environ.get("RETAIN_DATA") or HERE.parents[2] / "shared" / "data").is_dir():
         print("SKIPPED: no benchmark data; set RETAIN_DATA to their folder", file=sys.stderr)
         return 0
-    print(f"{'':<10} {'':<34} {'lm-eval':>8} {'(cpu s)':>8} {'ours':>8} {'(cpu s)':>8} {'wall':>8} {'cpu':>8}")
+    arguments.model = arguments.model or shipped()
+    head(arguments)
     for dtype in arguments.dtype:
         scoring(arguments, dtype)
         both(arguments, dtype)
