@@ -5,12 +5,13 @@ What is written beside them: ``dist/images/retain-<kind>-<tag>.cdx.json``, the S
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,17 @@ def check_base(docker: str, base: str) -> None:
         )  # fmt: skip
 
 
-def lay_out_wheels(folder: str) -> list[str]:
-    """Put the wheels that go before the index (a torch build for this machine) into the build context; their names."""
-    for old in (HERE / "wheels").glob("*.whl"):
-        old.unlink()
-    found = sorted(Path(folder).glob("torch-*.whl")) if folder else []
-    for wheel in found:
-        shutil.copyfile(wheel, HERE / "wheels" / wheel.name)
-    return [wheel.name for wheel in found]
+@contextlib.contextmanager
+def wheels_in_context(folder: str) -> Iterator[None]:
+    """The wheels that go before the index (a torch build for this machine), in the build context for as long as it takes."""
+    laid = [HERE / "wheels" / wheel.name for wheel in (Path(folder).glob("torch-*.whl") if folder else ())]
+    try:
+        for place in laid:
+            shutil.copyfile(Path(folder) / place.name, place)
+        yield
+    finally:
+        for place in laid:
+            place.unlink(missing_ok=True)
 
 
 def build(docker: str, kind: images.Kind, given: argparse.Namespace) -> None:
@@ -107,11 +111,11 @@ def main() -> None:
     docker = client()
     check_engine(docker)
     check_base(docker, given.base)
-    lay_out_wheels(given.wheels)
     folder = ROOT / "dist" / "images"
     facts = []
     for kind in images.KINDS:
-        build(docker, kind, given)
+        with wheels_in_context(given.wheels):
+            build(docker, kind, given)
         facts.append(describe(docker, kind, folder))
         sys.stdout.write("{name}  {gib:.2f} GB  {packages} packages  torch {torch}\n".format(**facts[-1], gib=facts[-1]["bytes"] / 1e9))  # fmt: skip
     (folder / f"{images.content_tag()}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

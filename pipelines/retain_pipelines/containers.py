@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ class Place:
 
 def check() -> None:
     """EnvironmentFault where there is no engine, or it lacks the images of these very sources."""
-    engine = _engine()
-    names = {tag for image in engine.images.list() for tag in image.tags}
+    with closing(_engine()) as engine:
+        names = {tag for image in engine.images.list() for tag in image.tags}
     missing = [images.built(kind) for kind in images.KINDS if images.built(kind) not in names]
     if missing:
         raise EnvironmentFault(
@@ -91,9 +92,10 @@ def prepare(found: Iterable[Place], run: Path) -> str:
     for place in found:
         if place.writable:
             place.path.mkdir(parents=True, exist_ok=True)
-        elif os.getuid() == 0 and not _readable_by_others(place.path):
+        elif os.getuid() == 0 and not _readable(place.path):
             raise ConfigError(
-                "the steps do not run as root and could not read this", where=str(place.path), fix=f"chmod -R o+rX {place.path}"
+                "the steps do not run as root and could not read this", where=str(place.path),
+                fix=f"chmod -R o+rX {place.path}; a key that nobody else may read: chown {OWN_ID} {place.path}",
             )  # fmt: skip
     if os.getuid():
         return f"{os.getuid()}:{os.getgid()}"
@@ -103,9 +105,11 @@ def prepare(found: Iterable[Place], run: Path) -> str:
     return f"{OWN_ID}:{OWN_ID}"
 
 
-def _readable_by_others(path: Path) -> bool:
+def _readable(path: Path) -> bool:
+    """For the images' user, as owner or as anybody."""
+    found = path.stat()
     wanted = stat.S_IROTH | stat.S_IXOTH if path.is_dir() else stat.S_IROTH
-    return path.stat().st_mode & wanted == wanted
+    return found.st_mode & wanted == wanted or (found.st_uid == OWN_ID and bool(found.st_mode & stat.S_IRUSR))
 
 
 def _give(root: Path) -> None:
@@ -152,16 +156,20 @@ def _gpus() -> dict[str, Any]:
 
 def stop(run: str) -> None:
     """End the containers of a run: SIGTERM to the step itself (the shell around it hands nothing on), then by force."""
+    end = time.monotonic() + GRACE_SECONDS
+    with closing(_engine()) as engine:
+        for container in engine.containers.list(filters={"label": f"{LABEL}={run}"}):
+            _stop(container, max(end - time.monotonic(), 1))
+
+
+def _stop(container: Any, seconds: float) -> None:
     import docker
 
-    engine = _engine()
-    end = time.monotonic() + GRACE_SECONDS
-    for container in engine.containers.list(filters={"label": f"{LABEL}={run}"}):
-        try:
-            container.exec_run(["sh", "-c", "kill -TERM -1"])
-            container.wait(timeout=max(end - time.monotonic(), 1))
-        except (docker.errors.NotFound, docker.errors.APIError):
-            continue  # it came to its own end
-        except OSError:
-            sys.stderr.write(f"{container.name} did not end in {GRACE_SECONDS} s and is killed\n")
-            container.kill()
+    try:
+        container.exec_run(["sh", "-c", "kill -TERM -1"])
+        container.wait(timeout=seconds)
+    except docker.errors.APIError:
+        return  # it came to its own end before
+    except OSError:
+        sys.stderr.write(f"{container.name} did not end in time and is killed\n")
+        container.kill()

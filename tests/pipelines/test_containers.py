@@ -63,6 +63,8 @@ def test_what_the_images_user_could_not_read_is_said_before_a_step_starts(machin
     (machine / "model").chmod(0o700)
     with pytest.raises(ConfigError, match=r"chmod -R o\+rX .*model"):
         containers.prepared(machine / "work/runs/now", recipe_of(machine))
+    os.chown(machine / "model", containers.OWN_ID, containers.OWN_ID)
+    assert containers.prepared(machine / "work/runs/now", recipe_of(machine))
 
 
 def test_the_containers_live_under_the_rules_of_the_cluster(machine: Path) -> None:
