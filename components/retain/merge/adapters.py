@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retain import digest
 from retain.artifacts import read_json
 from retain.errors import ConfigError, IntegrityError
-from retain.merge.deltas import Delta, Dora, LowRank, Replace, Shift, Tokens
+from retain.merge.deltas import Delta, Dora, LowRank, Replace, Rotate, Scale, Shift, Subspace, Tokens, rotations
 from retain.merge.tensors import Folder
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ REFUSED = {
     "BOTTLENECK": "its layers are not linear: serve it attached",
     "PROBE": "it is a head over classes beside the untouched base: load it with retain.train.probe",
 }  # fmt: skip
+MERGED = ("LORA", "IA3", "OFT", "OSF")
 # Starts that change the base itself: their A and B mean nothing on the original weights.
 MOVES_THE_BASE = ("pissa", "olora", "corda", "loftq")
 NOT_LOW_RANK = ("alora_invocation_tokens", "layer_replication", "target_parameters", "use_bdlora", "use_qalora", "arrow_config", "monteclora_config", "kasa_config")  # fmt: skip
@@ -58,8 +59,10 @@ def read(path: Path, base: Folder) -> Adapter:
 
 def _check(settings: Mapping[str, Any], path: Path) -> None:
     kind = settings.get("peft_type")
-    if kind != "LORA":
-        raise ConfigError(f"{kind} cannot be merged", where=str(path), got=REFUSED.get(str(kind), "only LoRA and its kin are low-rank changes of weights"), fix="serve the adapter attached to its base, or train with method: lora")  # fmt: skip
+    if kind not in MERGED:
+        raise ConfigError(f"{kind} cannot be merged", where=str(path), got=REFUSED.get(str(kind), f"only {', '.join(MERGED)} are known as fixed changes of weights"), fix="serve the adapter attached to its base, or train with method: lora")  # fmt: skip
+    if settings.get("coft"):
+        raise ConfigError("constrained OFT is not merged", where=str(path), got="coft", fix="serve it attached to its base, or train without coft")  # fmt: skip
     start = str(settings.get("init_lora_weights", True)).lower()
     if start.startswith(MOVES_THE_BASE):
         raise ConfigError(f"this adapter starts from {start}, which moves the base", where=str(path), fix="save it with peft's path_initial_model_for_weight_conversion, which makes it a plain LoRA")  # fmt: skip
@@ -83,6 +86,12 @@ class _Reader:
                 self._linear(plain.removesuffix(".lora_A.weight"), found)
             elif plain.endswith(".lora_embedding_A"):
                 self._embedding(plain.removesuffix(".lora_embedding_A"), found)
+            elif plain.endswith(".ia3_l"):
+                self._scaled(plain, found)
+            elif plain.endswith(".oft_R.weight"):
+                self._rotated(plain, found)
+            elif plain.endswith(".osf_svd_params.U_low"):
+                self._subspace(plain.removesuffix(".osf_svd_params.U_low"), found)
             elif plain.endswith(".token_adapter.trainable_tokens_delta"):
                 self._tokens(plain, found)
         for plain in [name for name in self.names if name not in self.used]:
@@ -91,7 +100,7 @@ class _Reader:
             if plain.endswith(".base_layer.weight"):
                 self._same_base(plain)
                 continue
-            if "lora_" in plain or "trainable_tokens" in plain:
+            if re.search(r"lora_|trainable_tokens|ia3_l|oft_|osf_svd", plain):
                 raise ConfigError("this part of the adapter is not known, so the merge would be wrong", where=str(self.weights.path), got=plain)  # fmt: skip
             target = _tensor(
                 re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", plain), self.base, self.weights.path
@@ -149,6 +158,37 @@ class _Reader:
         if ours and ours != theirs:
             raise ConfigError("new words together with a low-rank change of the embedding are not merged", where=target, got=theirs, expected=ours, fix="train the embedding whole: modules_to_save")  # fmt: skip
 
+    def _scaled(self, plain: str, found: dict[str, Delta]) -> None:
+        """peft keeps (1, in) for a module whose input is scaled, (out, 1) for one whose output is, its bias included."""
+        factors, module = self._need(plain), plain.removesuffix(".ia3_l")
+        target = _tensor(f"{module}.weight", self.base, self.weights.path)
+        of_output = factors.shape[1] == 1
+        by_row = of_output != bool(self.settings.get("fan_in_fan_out"))
+        side = self.base.spec(target).shape[0 if by_row else 1]
+        if side != factors.numel():
+            raise _other_shape(module, factors.numel(), side)
+        found[target] = Scale(factors.flatten(), by_row)
+        bias = f"{target.removesuffix('.weight')}.bias"
+        if of_output and bias in self.base.place:
+            found[bias] = Scale(factors.flatten(), by_row=True)
+
+    def _rotated(self, plain: str, found: dict[str, Delta]) -> None:
+        module = plain.removesuffix(".oft_R.weight")
+        target = _tensor(f"{module}.weight", self.base, self.weights.path)
+        terms = self.settings.get("num_cayley_neumann_terms", 5) if self.settings.get("use_cayley_neumann", True) else 0
+        blocks, width = rotations(self._need(plain), terms), self.base.spec(target).shape[1]
+        if self.settings.get("block_share"):
+            blocks = blocks.expand(width // blocks.shape[1], -1, -1)
+        if blocks.shape[0] * blocks.shape[1] != width:
+            raise _other_shape(module, blocks.shape[0] * blocks.shape[1], width)
+        found[target] = Rotate(blocks)
+
+    def _subspace(self, module: str, found: dict[str, Delta]) -> None:
+        u, s, v = (self._need(f"{module}.osf_svd_params.{name}") for name in ("U_low", "S_low", "V_low"))
+        target = _tensor(f"{module}.weight", self.base, self.weights.path)
+        _fits(self.base, target, (u.shape[0], v.shape[1]), module)
+        found[target] = Subspace(u, s, v)
+
     def _tokens(self, plain: str, found: dict[str, Delta]) -> None:
         values = self._need(plain)
         module = plain.removesuffix(".token_adapter.trainable_tokens_delta")
@@ -161,7 +201,11 @@ class _Reader:
 def _fits(base: Folder, target: str, shape: tuple[int, int], module: str) -> None:
     name = target if target in base.place else embedding_of(base)
     if name and base.spec(name).shape != shape:
-        raise IntegrityError("this adapter is for a base of another shape", where=module, got=shape, expected=base.spec(name).shape, fix="merge it into the base it was trained on")  # fmt: skip
+        raise _other_shape(module, shape, base.spec(name).shape)
+
+
+def _other_shape(module: str, got: object, expected: object) -> IntegrityError:
+    return IntegrityError("this adapter is for a base of another shape", where=module, got=got, expected=expected, fix="merge it into the base it was trained on")  # fmt: skip
 
 
 def embedding_of(base: Folder) -> str:

@@ -113,3 +113,80 @@ class Tokens:
             if first <= row < first + base.shape[0]:
                 change[row - first] = value - base[row - first]
         return change
+
+
+@dataclass(frozen=True)
+class Scale:
+    """W ⊙ l − W: one factor for each row (or bias entry), or for each column. factors: fp32, (out,) or (in,).
+
+    IA³ (Liu et al. 2022, arXiv 2205.05638, section 3.3).
+    """
+
+    factors: "torch.Tensor"
+    by_row: bool
+    whole = False
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        chosen = self.factors[first : first + base.shape[0]] if self.by_row else self.factors
+        return base * (chosen[:, None] if self.by_row and base.ndim == 2 else chosen) - base
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """W Rᵀ − W, R block-diagonal over the inputs. blocks: fp32 (n, b, b) with n · b = in.
+
+    OFT (Qiu et al. 2023, arXiv 2306.07280, section 3).
+    """
+
+    blocks: "torch.Tensor"
+    whole = False
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        parts = base.reshape(base.shape[0], *self.blocks.shape[:2])
+        return torch.einsum("rnk,nck->rnc", parts, self.blocks).reshape(base.shape) - base
+
+
+def rotations(weight: "torch.Tensor", terms: int) -> "torch.Tensor":
+    """Blocks (n, b, b) from the upper triangles (n, b(b−1)/2) of skew matrices Q: (I + Q)⁻¹(I − Q) transposed as peft has it.
+
+    terms: of the Neumann series that stands for the inverse in training (0: the inverse itself).
+    """
+    import torch
+
+    side = round((1 + (1 + 8 * weight.shape[1]) ** 0.5) / 2)
+    skew = torch.zeros(weight.shape[0], side, side)
+    skew[:, *torch.triu_indices(side, side, 1)] = weight
+    skew = skew - skew.transpose(1, 2)
+    one = torch.eye(side).expand_as(skew)
+    if not terms:
+        return torch.linalg.solve(one + skew, one - skew, left=False)
+    # I + 2Q + 2Q² + … + Qⁿ; peft (0.21) takes three terms as four, and two without a last one that counts once.
+    last = max(terms, 4) - 1 if terms > 2 else terms - 1
+    total, power = one.clone(), one
+    for degree in range(1, last + 1):
+        power = power @ skew
+        total.add_(power, alpha=1.0 if degree == last and terms > 2 else 2.0)
+    return total
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """U S V − (W − its leading singular part): what was trained outside the leading subspace of W (peft's OSF).
+
+    u (out, r), s (r,), v (r, in) in fp32; the leading min(out, in) − r singular values of W stay.
+    """
+
+    u: "torch.Tensor"
+    s: "torch.Tensor"
+    v: "torch.Tensor"
+    whole = True
+
+    def rows(self, first: int, base: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        left, values, right = torch.linalg.svd(base, full_matrices=False)
+        kept = values.numel() - self.s.numel()
+        leading = (left[:, :kept] * values[:kept]) @ right[:kept]
+        return ((self.u * self.s) @ self.v).add_(leading).sub_(base)

@@ -92,7 +92,10 @@ def _is_saved_module(adapter: Adapter, name: str) -> bool:
 def _job(config: MergeConfig, base: Folder, name: str, source: str, changes: dict[str, Any]) -> Job:
     spec = base.spec(source)
     mine = changes.get(name, ())
-    shape = next((d.folder.spec(d.name).shape for d, _ in mine if isinstance(d, Replace)), spec.shape)
+    shapes = {d.folder.spec(d.name).shape for d, _ in mine if isinstance(d, Replace)} or {spec.shape}
+    shape = max(shapes)
+    if len(shapes) > 1 or (len(mine) > 1 and shape != spec.shape):
+        raise ConfigError("new words of one model cannot be combined with another's", got=name, expected="one model that added words, merged alone", fix="merge that one first, then tune on the result")  # fmt: skip
     if mine and not spec.floating:
         raise ConfigError("a tensor that holds no floating-point numbers cannot be changed", got=f"{name} ({spec.dtype})")  # fmt: skip
     if shape[1:] != spec.shape[1:] or shape[:1] < spec.shape[:1]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retain.errors import IntegrityError
+from retain.merge import dense
 from retain.merge.adapters import Adapter
 from retain.merge.config import MergeConfig
 from retain.merge.stream import Moved
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 LAYERS_RECOMPUTED = 8
+REFERENCES = {
+    True: "peft, adapter attached to the base, fp32",
+    False: "peft's ΔW of every layer, combined on whole matrices, fp32",
+}
 FP32_IS_FINER = 100  # a merge stored in fp32 must agree this many times better than one in 16 bits
 
 
@@ -76,19 +81,29 @@ def _logits(
     finest = {p.dtype for p in merged.parameters() if p.is_floating_point()} <= {torch.float32}
     allowed = config.tolerance / (FP32_IS_FINER if finest else 1)
     shape = {"rows": config.probe_rows, "tokens": config.probe_tokens, "allowed": allowed}
-    if config.method != "linear" or not all(_attachable(a, w * config.strength) for a, w in adapters):
+    able = _attachable if config.method == "linear" else dense.able
+    if not all(able(a, w * config.strength) for a, w in adapters):
         if not torch.isfinite(result).all():
             raise IntegrityError("the merged model's logits are not finite", where=str(base_dir))
         return {**shape, "reference": "none: these changes cannot be attached to a base", "largest_difference": 0.0, "rms_difference": 0.0, "adapter_effect": 0.0, "layers_recomputed": 0}  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of what its own merge would do to tied weights; none is done here
-        attached, plain, layers = _attached(config, base_dir, adapters, probes, merged)
+        reference = _attached if config.method == "linear" else _combined
+        attached, plain, layers = reference(config, base_dir, adapters, probes, merged)
     spread = float(attached.std())
     difference, effect = (result - attached) / spread, (attached - plain) / spread
     return {
-        **shape, "reference": "peft, adapter attached to the base, fp32", "largest_difference": float(difference.abs().max()),
+        **shape, "reference": REFERENCES[config.method == "linear"], "largest_difference": float(difference.abs().max()),
         "rms_difference": _rms(difference), "adapter_effect": _rms(effect), "layers_recomputed": layers,
     }  # fmt: skip
+
+
+def _combined(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
+    """As :func:`_attached`, for a method that peft cannot run attached: its arithmetic on whole matrices."""
+    base = _load(base_dir).eval()
+    plain = _forward(base, probes)
+    layers = dense.put_into(config, base, adapters)
+    return _forward(base, probes), plain, layers
 
 
 def _attachable(adapter: Adapter, weight: float) -> bool:
@@ -218,5 +233,13 @@ def _blend(module: Any, weights: Mapping[str, float]) -> None:
 
 
 def _adapters_of(module: Any) -> set[str]:
-    own = getattr(module, "lora_A", {}), getattr(module, "lora_embedding_A", {}), getattr(module, "modules_to_save", {})
-    return {name for part in own for name in part} | set(getattr(module, "trainable_tokens_delta", {}))
+    parts = (
+        "lora_A",
+        "lora_embedding_A",
+        "modules_to_save",
+        "trainable_tokens_delta",
+        "ia3_l",
+        "oft_R",
+        "osf_svd_params",
+    )
+    return {name for part in parts for name in getattr(module, part, {})}

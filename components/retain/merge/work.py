@@ -23,7 +23,7 @@ KEPT_OF_TRAINING = (
     "base_digest",
     "mixture_digest",
     "template_digest",
-    "recipe_digest",
+    "settings_digest",
     "checkpoint_key",
 )
 

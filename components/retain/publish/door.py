@@ -30,7 +30,7 @@ def run(config: Mapping[str, Any], model: str, verdict: str, recipe: str, publis
 
 
 def _with_digests(path: Path) -> dict[str, Any]:
-    """The resolved recipe with the digests of its data files, as card and lineage state them."""
+    """The resolved recipe with its own digest and those of its data files, as card and lineage state them."""
     value = read_json(path, schema="retain.recipe/1")
     recipe: dict[str, Any] = value["recipe"]
-    return {**recipe, "data": {**recipe["data"], "datasets": value["sources"]}}
+    return {**recipe, "digest": value["digest"], "data": {**recipe["data"], "datasets": value["sources"]}}

@@ -12,7 +12,7 @@ SCHEMA = "retain.lineage/1"
 
 @dataclass(frozen=True)
 class Node:
-    """kind: model, base, adapter, mixture, data, verdict, scores. made_from: what it was computed from."""
+    """kind: model, base, adapter, mixture, template, data, recipe, verdict, scores, baseline. made_from: what it was computed from."""
 
     kind: str
     digest: str = ""
@@ -20,12 +20,19 @@ class Node:
     made_from: tuple["Node", ...] = ()
 
 
-def build(digest: str, manifest: Mapping[str, Any], verdict: Mapping[str, Any], recipe: Mapping[str, Any]) -> Node:
-    """The lineage of a gated model; ``manifest`` is manifest.json of merge or compress (empty: a model from elsewhere)."""
+def build(
+    digest: str, manifest: Mapping[str, Any], verdict: Mapping[str, Any], recipe: Mapping[str, Any], evidence: str = ""
+) -> Node:
+    """The lineage of a gated model.
+
+    manifest: manifest.json of merge or compress (empty: a model from elsewhere). recipe: the resolved one, with its
+    ``digest``. evidence: digest of the gate's paired scores.
+    """
     data = tuple(_data(entry) for entry in recipe.get("data", {}).get("datasets", []))
     base_uri = without_secrets(str(recipe.get("model", {}).get("base_model", "")))
     node = _model(digest, manifest, base_uri, data)
-    return replace(node, made_from=(*node.made_from, _verdict(verdict)))
+    settings = (Node("recipe", recipe["digest"]),) if recipe.get("digest") else ()
+    return replace(node, made_from=(*node.made_from, *settings, _verdict(verdict, evidence)))
 
 
 def _model(digest: str, manifest: Mapping[str, Any], base_uri: str, data: tuple[Node, ...]) -> Node:
@@ -41,8 +48,9 @@ def _model(digest: str, manifest: Mapping[str, Any], base_uri: str, data: tuple[
 
 def _adapter(entry: Mapping[str, Any], data: tuple[Node, ...]) -> Node:
     training = entry.get("training", {})
-    facts = {"method": training.get("method", ""), "weight": entry.get("weight", ""), "recipe": training.get("recipe_digest", ""), "template": training.get("template_digest", "")}  # fmt: skip
-    mixture = Node("mixture", str(training.get("mixture_digest", "")), {}, data)
+    facts = {"method": training.get("method", ""), "weight": entry.get("weight", ""), "settings": training.get("settings_digest", "")}  # fmt: skip
+    template = tuple(Node("template", digest) for digest in [training.get("template_digest", "")] if digest)
+    mixture = Node("mixture", str(training.get("mixture_digest", "")), {}, (*template, *data))
     return Node("adapter", str(entry.get("digest", "")), _facts(facts), (mixture,))
 
 
@@ -51,10 +59,11 @@ def _data(entry: Mapping[str, Any]) -> Node:
     return Node("data", str(entry.get("digest", "")), _facts(facts))
 
 
-def _verdict(verdict: Mapping[str, Any]) -> Node:
+def _verdict(verdict: Mapping[str, Any], evidence: str) -> Node:
     facts = {"verdict": verdict["verdict"], "policy": verdict["policy_digest"], "attempt": verdict.get("attempt", "")}
     against = tuple(Node("baseline", b["digest"], {"role": b["role"]}) for b in verdict["baselines"])
-    return Node("verdict", verdicts.digest_of(verdict), _facts(facts), against)
+    scores = (Node("scores", evidence, {"form": "item by item, in evidence.json"}),) if evidence else ()
+    return Node("verdict", verdicts.digest_of(verdict), _facts(facts), (*scores, *against))
 
 
 def _facts(values: Mapping[str, object]) -> dict[str, str]:

@@ -18,6 +18,12 @@ def read(verdict: Path) -> dict[str, Any]:
     return read_json(verdict / "verdict.json" if verdict.is_dir() else verdict, schema=SCHEMA)
 
 
+def evidence_digest(verdict: Path) -> str:
+    """Digest of the paired scores beside a verdict; empty where only verdict.json was handed over."""
+    path = verdict / "evidence.json"
+    return str(read_json(path, schema="retain.evidence/1")["digest"]) if path.is_file() else ""
+
+
 def checked_manifest(model: Path) -> dict[str, str]:
     """Relative path → sha256 of the model's files as they are now; they must be the ones manifest.json was written for."""
     now = digest.model_manifest(model)

@@ -52,7 +52,7 @@ def publish(
     registry = Registry(config.name)
     champion = registry.by_alias(CHAMPION)
     verdicts.check_champion(said, champion.digest if champion else "", needed=config.promote == "auto")
-    node = lineage.build(ours, _beside(model, "manifest"), said, recipe)
+    node = lineage.build(ours, _beside(model, "manifest"), said, recipe, verdicts.evidence_digest(verdict))
     extras = _extras(config, model, said, recipe, node)
     if config.signing_key:
         extras[signing.SIGNATURE] = signing.sign(model, files, Path(config.signing_key))

@@ -112,7 +112,7 @@ def _card(run: Run, result: TrainResult, model_dir: Path, what: str, provenance:
     return {
         "schema": SCHEMA, "kind": what, "method": run.config.method, "strength": 1.0, "mergeable": run.config.method in MERGEABLE,
         "base_digest": digest.of_model(model_dir), "mixture_digest": run.rows.info["digest"],
-        "template_digest": run.rows.info.get("template_digest", ""), "recipe_digest": digest.of_json(config), "adapter_digest": result.adapter_digest,
+        "template_digest": run.rows.info.get("template_digest", ""), "settings_digest": digest.of_json(config), "adapter_digest": result.adapter_digest,
         "config": config, "checkpoint_key": run.engine.plan.place.key, "peak_memory_bytes": result.peak_memory_bytes, "seeds": {"train": run.config.seed}, "steps": result.steps, "best_step": result.best_step, "stopped": result.stopped,
         "losses": {name: value for name, value in losses.items() if math.isfinite(value)}, "trainable_parameters": result.trainable_parameters,
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}, "warnings": list(result.warnings), **provenance,

@@ -1,12 +1,13 @@
 """Several adapters on the exact ΔW, against arithmetic on whole matrices."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retain.errors import ConfigError
+from retain.errors import ConfigError, IntegrityError
 from retain.merge import combine
 from retain.merge.config import MergeConfig
 from retain.merge.work import merge
@@ -68,7 +69,53 @@ def test_two_adapters_against_dense_arithmetic(
             name
         )  # an entry at the trimming limit may fall either way
     assert result.changed_tensors == 14
-    assert (result.adapter_effect > 0) == (method == "linear")  # peft can attach a weighted sum, and nothing else
+    assert result.adapter_effect > 100 * result.logit_difference > 0
+    reference = json.loads((tmp_path / "model" / "proof.json").read_text())["logits"]["reference"]
+    assert ("attached" in reference) == (
+        method == "linear"
+    )  # peft can attach a weighted sum; the rest is done on whole matrices
+
+
+def test_a_wrong_combination_does_not_pass_its_proof(
+    base: Make, adapter: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retain.merge import stream
+
+    folder = base()
+    pair = [(adapter(folder, seed=1), 0.5), (adapter(folder, seed=2), 0.5)]
+    monkeypatch.setitem(stream.METHODS, "ties", lambda *given: 1.2 * combine.ties(*given))
+    monkeypatch.setattr("retain.merge.dense.METHODS", {"ties": combine.ties})
+    with pytest.raises(IntegrityError, match="not base"):
+        merge(MergeConfig(method="ties", **QUICK), folder, pair, tmp_path / "model")
+
+
+@pytest.mark.parametrize("method", ["ties", "dare", "slerp"])
+def test_whole_models_combine_as_task_vectors(
+    method: str, base: Make, loaded: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    """Full fine-tunes in shards of their own, against arithmetic on whole matrices; every tensor of them is changed."""
+    import numpy as np
+    import torch
+
+    folder = base(shard="20KB")
+    start = loaded(folder).state_dict()
+    torch.manual_seed(3)
+    models = [{n: t + 0.01 * torch.randn_like(t) for n, t in start.items()} for _ in range(2)]
+    for i, weights in enumerate(models):
+        loaded(folder).save_pretrained(str(tmp_path / f"full{i}"), state_dict=weights, max_shard_size="15KB")
+    pair = [(tmp_path / "full0", 0.7), (tmp_path / "full1", 0.3)]
+    config = MergeConfig(method=method, strength=0.8, density=0.4, **QUICK)
+    result = merge(config, folder, pair, tmp_path / "model")
+    assert result.changed_tensors == len(start)
+    for name, tensor in loaded(tmp_path / "model").state_dict().items():
+        a, b = ((w[name] - start[name]).double().numpy() for w in models)
+        if method == "dare":
+            one, two = (torch.from_numpy(x).float() for x in (a, b))
+            change = combine.dare([one, two], [0.7, 0.3], 0.4, f"0:{name}").double().numpy()
+        else:
+            change = dense_ties(a, b, 0.7, 0.3, 0.4) if method == "ties" else dense_slerp(a, b, 0.3)
+        wrong = np.abs(tensor.double().numpy() - start[name].double().numpy() - 0.8 * change) > 1e-5
+        assert wrong.mean() <= (0.05 if method == "ties" else 0), name  # an entry at the limit may fall either way
 
 
 def test_dare_keeps_the_mean_and_its_seed() -> None:

@@ -59,6 +59,75 @@ def test_it_equals_what_peft_merges(variant: str, base: Make, adapter: Make, loa
     assert result.changed_tensors > 0
 
 
+OTHERS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+    "ia3": ("llama", {}, "IA3Config", {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}),
+    "ia3 with biases": ("llama", {"attention_bias": True}, "IA3Config", {"target_modules": ["k_proj"], "feedforward_modules": []}),
+    "ia3 transposed": ("gpt2", {}, "IA3Config", {"target_modules": ["c_attn", "c_proj"], "feedforward_modules": ["c_proj"], "fan_in_fan_out": True}),
+    "oft": ("llama", {}, "OFTConfig", {"r": 0, "oft_block_size": 8, "target_modules": ["q_proj", "down_proj"]}),
+    "oft by its inverse": ("llama", {}, "OFTConfig", {"r": 2, "oft_block_size": 0, "target_modules": ["q_proj"], "use_cayley_neumann": False}),
+    "oft, shared blocks, three terms": ("llama", {}, "OFTConfig", {"r": 0, "oft_block_size": 8, "target_modules": ["q_proj"], "block_share": True, "num_cayley_neumann_terms": 3}),
+    "oft of two terms": ("llama", {}, "OFTConfig", {"r": 0, "oft_block_size": 8, "target_modules": ["q_proj"], "num_cayley_neumann_terms": 2}),
+    "osf": ("llama", {}, "OSFConfig", {"target_modules": ["q_proj", "down_proj"], "effective_rank": 8}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", OTHERS)
+def test_methods_that_scale_or_turn_weights(variant: str, base: Make, loaded: Loaded, tmp_path: Path) -> None:
+    import peft
+    import torch
+
+    family, shape, config, settings = OTHERS[variant]
+    folder = base(family, shard="20KB", **shape)
+    if shape:
+        _fill_biases(folder)
+    model = peft.get_peft_model(loaded(folder), getattr(peft, config)(**settings))
+    torch.manual_seed(0)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    result = merge(MergeConfig(**QUICK), folder, [(tmp_path / "adapter", 1.0)], tmp_path / "model")
+    theirs, ours = model.merge_and_unload().state_dict(), loaded(tmp_path / "model").state_dict()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=5e-6, msg=lambda text, name=name: f"{name}: {text}")  # fmt: skip
+    assert result.adapter_effect > 100 * result.logit_difference
+    half = merge(MergeConfig(strength=0.5, **QUICK), folder, [(tmp_path / "adapter", 1.0)], tmp_path / "half")
+    assert 1e-4 > half.logit_difference < half.adapter_effect < result.adapter_effect
+    with pytest.raises(IntegrityError, match=r"another shape|does not have"):
+        merge(MergeConfig(**QUICK), base(family, **_WIDER[family]), [(tmp_path / "adapter", 1.0)], tmp_path / "m")
+
+
+_WIDER: dict[str, dict[str, Any]] = {
+    "llama": {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16},
+    "gpt2": {"n_embd": 64},
+}
+
+
+def _fill_biases(folder: Path) -> None:
+    """transformers starts biases at 0, which hides a wrong factor."""
+    from safetensors.torch import load_file, save_file
+
+    for shard in folder.glob("*.safetensors"):
+        tensors = {n: t + 0.1 if n.endswith(".bias") else t for n, t in load_file(shard).items()}
+        save_file(tensors, shard, metadata={"format": "pt"})
+
+
+def test_an_adapter_trained_on_nf4_is_merged_into_the_original_precision_and_said_so(
+    base: Make, adapter: Make, tmp_path: Path
+) -> None:
+    folder = base(dtype="bfloat16")
+    tuned = adapter(folder)
+    card = {"schema": "retain.adapter/1", "method": "qlora", "base_digest": digest.of_model(folder)}
+    (tuned / "retain.json").write_text(json.dumps(card))
+    result = merge(MergeConfig(**QUICK), folder, [(tuned, 1.0)], tmp_path / "model")
+    assert "trained on the base in NF4" in " ".join(result.notes)
+    assert "NF4" in " ".join(json.loads((tmp_path / "model" / "manifest.json").read_text())["notes"])
+    settings = json.loads((folder / "config.json").read_text())
+    (tuned / "retain.json").unlink()
+    (folder / "config.json").write_text(json.dumps({**settings, "quantization_config": {"load_in_4bit": True}}))
+    with pytest.raises(ConfigError, match="quantised base"):
+        merge(MergeConfig(**QUICK), folder, [(tuned, 1.0)], tmp_path / "model")
+
+
 @pytest.mark.parametrize("what", ["lm_head", "embed_tokens"])
 @pytest.mark.parametrize("how", ["low rank", "whole"])
 def test_one_end_of_a_tied_embedding_is_written_out(
@@ -183,7 +252,7 @@ def test_what_cannot_be_merged_is_refused_with_the_reason(base: Make, adapter: M
     tuned = adapter(folder)
     settings = json.loads((tuned / "adapter_config.json").read_text())
     for change, told in (
-        ({"peft_type": "PREFIX_TUNING"}, "trained inputs"), ({"peft_type": "IA3"}, "cannot be merged"), ({"init_lora_weights": "pissa_niter_4"}, "moves the base"),
+        ({"peft_type": "PREFIX_TUNING"}, "trained inputs"), ({"peft_type": "VERA"}, "cannot be merged"), ({"peft_type": "OFT", "coft": True}, "constrained OFT"), ({"init_lora_weights": "pissa_niter_4"}, "moves the base"),
         ({"layer_replication": [[0, 2]]}, "one fixed change"),
     ):  # fmt: skip
         (tuned / "adapter_config.json").write_text(json.dumps({**settings, **change}))

@@ -46,19 +46,23 @@ def test_the_lineage_is_a_tree_by_digest(model: Path, judged: Judged, recipe: di
     import json
 
     files = digest.model_manifest(model)
-    training = {"method": "lora", "recipe_digest": "sha256:" + "5" * 64, "mixture_digest": "sha256:" + "6" * 64}
+    training = {"method": "lora", "settings_digest": "sha256:" + "5" * 64, "mixture_digest": "sha256:" + "6" * 64, "template_digest": "sha256:" + "7" * 64}  # fmt: skip
     card = {
         "schema": "retain.manifest/1", "files": files, "base_digest": "sha256:" + "b" * 64, "method": "linear", "strength": 0.8,
         "adapters": [{"digest": "sha256:" + "a" * 64, "weight": 1.0, "kind": "peft", "training": training}], "notes": [],
     }  # fmt: skip
     (model / "manifest.json").write_text(json.dumps(card))
-    done = publish(ORDERS, model, judged(model), recipe=recipe)
+    verdict = judged(model)
+    (verdict / "evidence.json").write_text(json.dumps({"schema": "retain.evidence/1", "digest": "sha256:" + "8" * 64}))
+    done = publish(ORDERS, model, verdict, recipe={**recipe, "digest": "sha256:" + "9" * 64})
     text = tree(registry.lineage("orders", "1")).splitlines()
     assert text[0].startswith(f"model {done.digest[7:19]} (merged linear, strength 0.8)")
     kinds = [line.lstrip("│├└─ ").split()[0] for line in text]
-    assert kinds == ["model", "base", "adapter", "mixture", "data", "verdict", "baseline"]
+    assert kinds == ["model", "base", "adapter", "mixture", "template", "data", "recipe", "verdict", "scores", "baseline"]  # fmt: skip
     tags = registry.Registry("orders").pick("1").tags
     assert tags["retain.mixture_digest"] == "sha256:" + "6" * 64
+    for kind, digit in {"template": "7", "scores": "8", "recipe": "9"}.items():
+        assert tags[f"retain.{kind}_digest"] == "sha256:" + digit * 64
     assert tags["retain.data_digest"] == "sha256:" + "d" * 64
 
 
