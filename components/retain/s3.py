@@ -68,6 +68,13 @@ def _named(error: Any, where: str) -> Exception:
         return ConfigError("there is no such bucket", where=where, fix="create it, or correct the address")
     if status == 404:
         return ConfigError("there is no such object", where=where, fix="check the address")
+    if code == "RequestTimeTooSkewed":
+        return EnvironmentFault(
+            "this machine's clock and the S3 store's differ too much",
+            where=where,
+            got=code,
+            fix="set the clock, by NTP say; the keys are not at fault",
+        )
     if status in {401, 403}:
         fix = "check the keys in the environment and the bucket's policy"
         return EnvironmentFault("the S3 store refuses these credentials", where=where, got=f"{status} {code}", fix=fix)

@@ -154,7 +154,7 @@ def _hf(uri: str) -> Source:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        wanted = [inside] if inside else ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.gguf"]
+        wanted = [inside] if inside else ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.gguf", "*.md", "*.sig"]
         try:
             snapshot_download(repository, revision=commit, local_dir=folder, allow_patterns=wanted)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

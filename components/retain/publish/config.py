@@ -19,7 +19,7 @@ class PublishConfig(StepConfig):
     )
     store: str = Field(
         "",
-        description="where the files are kept: a folder, s3://bucket/prefix or oci://registry/name; empty: the folder models/ in the home folder",
+        description="where the files are kept: a folder, s3://bucket/prefix, oci://registry/name or hf://org/name; empty: the folder models/ in the home folder",
     )
     promote: Literal["never", "auto"] = Field(
         "never", description="auto: the new version becomes champion too, if it passed against the present one"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from retain import digest, uris
 from retain.artifacts import check_writable
-from retain.errors import IntegrityError, UsageError
+from retain.errors import EnvironmentFault, IntegrityError, UsageError
 from retain.publish import lineage as lines
 from retain.publish import signing, verdicts
 from retain.publish.stores import compare
@@ -46,13 +46,23 @@ def pull(name: str, which: str, folder: Path, *, public_key: Path | None = None)
             raise IntegrityError("the store gave other files than were registered", where=uris.without_secrets(version.source), got=digest.of_manifest(files), expected=version.digest, fix="publish the model again")  # fmt: skip
         if public_key:
             signing.verify(found, files, public_key)
-        partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:12]}.partial")
+        _put(found, folder, files)
+    return Pulled(folder, version.version, version.digest, (folder / signing.SIGNATURE).is_file())
+
+
+def _put(found: Path, folder: Path, files: Mapping[str, str]) -> None:
+    """A copy of ``found`` that appears whole as ``folder``, in place of what stood there."""
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
         shutil.copytree(found, partial)
         compare(files, digest.model_manifest(partial), str(folder))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
-    return Pulled(folder, version.version, version.digest, (folder / signing.SIGNATURE).is_file())
+    except OSError as error:  # copytree collects the faults of many files into one
+        raise EnvironmentFault("the model could not be copied to its folder", where=str(folder), got=error.strerror or str(error)[:200], fix="free some space or choose another folder") from error  # fmt: skip
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_code(folder: Path) -> None:

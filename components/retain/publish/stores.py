@@ -13,7 +13,7 @@ from typing import Protocol
 from retain import digest
 from retain.artifacts import check_writable, flush
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
-from retain.uris import scheme
+from retain.uris import fetch, scheme
 
 
 class Store(Protocol):
@@ -29,7 +29,7 @@ class Store(Protocol):
 
 
 def open_store(uri: str) -> Store:
-    """The store at ``uri``: a folder or file://, s3://bucket/prefix, oci://registry/name."""
+    """The store at ``uri``: a folder or file://, s3://bucket/prefix, oci://registry/name, hf://org/name."""
     kind = scheme(uri)
     if kind == "file":
         return FolderStore(Path(uri.removeprefix("file://")).expanduser())
@@ -37,7 +37,11 @@ def open_store(uri: str) -> Store:
         return S3Store(uri.rstrip("/"))
     if kind == "oci":
         return OciStore(uri.rstrip("/"))
-    raise ConfigError("models cannot be published to such an address", got=uri, expected="a folder, s3:// or oci://")
+    if kind == "hf":
+        return HubStore(uri.rstrip("/"))
+    raise ConfigError(
+        "models cannot be published to such an address", got=uri, expected="a folder, s3://, oci:// or hf://"
+    )
 
 
 def place_name(files: Mapping[str, str]) -> str:
@@ -45,7 +49,7 @@ def place_name(files: Mapping[str, str]) -> str:
 
 
 class FolderStore:
-    """A folder on a disk or a mounted volume."""
+    """A folder on a disk or a mounted volume; each place in it is a model folder as hubs and servers know it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -104,6 +108,23 @@ class OciStore:
         place = oci.push(self.root, model, files, extras, place_name(files))
         back = oci.check(place)
         compare(files, {name: sha for name, sha in back.items() if name in files}, place)
+        return place
+
+
+class HubStore:
+    """A repository of a Hugging Face hub; the address is that of a commit."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def put(self, model: Path, files: Mapping[str, str], extras: Mapping[str, bytes]) -> str:
+        import tempfile
+
+        from retain import hub
+
+        place = hub.push(self.root, model, files, extras)
+        with tempfile.TemporaryDirectory() as aside:
+            compare(files, digest.model_manifest(fetch(place, Path(aside))), place)
         return place
 
 

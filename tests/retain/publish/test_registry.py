@@ -98,21 +98,3 @@ def another_public_key() -> bytes:
 
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     return key.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-
-
-def test_nothing_a_run_leaves_behind_holds_a_credential(
-    model: Path, judged: Judged, home: Path, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any]
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2-aws")
-    monkeypatch.setenv("RETAIN_SIGNING_PASSWORD", "hunter2-signing")
-    spilling = {
-        **recipe,
-        "model": {"base_model": "https://me:hunter2-url@host/base.gguf?X-Amz-Signature=hunter2-signed"},
-    }
-    config = PublishConfig(name="orders", description="api_key=hunter2-text, mail me@example.org, AKIAABCDEFGHIJKLMNOP")
-    publish(config, model, judged(model), recipe=spilling)
-    files = [p for p in home.rglob("*") if p.is_file()]
-    assert len(files) > 8
-    for path in files:
-        for secret in (b"hunter2", b"me@example.org", b"AKIAABCDEFGHIJKLMNOP"):
-            assert secret not in path.read_bytes(), path

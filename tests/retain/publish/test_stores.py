@@ -161,11 +161,3 @@ def test_a_name_cannot_climb_out_of_its_folder(tmp_path: Path) -> None:
         s3.inside(tmp_path, "../../etc/passwd")
     with pytest.raises(ConfigError, match="cannot be published"):
         open_store("ftp://somewhere")
-
-
-def test_a_full_disk_is_said_and_leaves_nothing(model: Path, judged: Judged, tmp_path: Path) -> None:
-    shelf = tmp_path / "shelf"
-    shelf.write_text("a file where the folder should be")
-    with pytest.raises(EnvironmentFault, match="cannot be written"):
-        publish(PublishConfig(name="orders", store=str(shelf)), model, judged(model))
-    assert Registry("orders").all() == []
