@@ -30,7 +30,7 @@ METHOD_RATES: dict[str, tuple[float, float]] = {
 # Preference losses move a model further per step: trl's defaults are 1e-6 (full) beside 2e-5 for supervised tuning.
 PREFERENCE_RATE_SHARE = 0.1
 # Methods whose change is one of the base's weights: what merge, and with it a whole run, can take.
-MERGEABLE = ("lora", "qlora", "full", "freeze")
+MERGEABLE = ("lora", "qlora", "full", "freeze", "ia3", "oft", "osf")
 SOFT_PROMPTS = ("prefix", "prompt", "p_tuning")
 Method = Literal[
     "lora", "qlora", "full", "freeze", "bottleneck", "prefix", "prompt", "p_tuning", "ia3", "oft", "osf", "probe"
