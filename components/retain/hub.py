@@ -26,7 +26,8 @@ def push(root: str, folder: Path, files: Mapping[str, str], extras: Mapping[str,
 
         api = HfApi()
         api.create_repo(name, private=True, exist_ok=True)
-        sources = {**{path: folder / path for path in files}, **extras}
+        sources: dict[str, Path | bytes] = {path: folder / path for path in files}
+        sources.update(extras)
         old = [path for path in api.list_repo_files(name) if path not in sources and path != KEPT]
         adding = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=source) for path, source in sources.items()]
         done = api.create_commit(name, [*adding, *map(CommitOperationDelete, old)], commit_message="retain publish")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from retain.errors import ConfigError, IntegrityError
 
@@ -21,8 +22,11 @@ def sign(folder: Path, files: Iterable[str], key: Path) -> bytes:
 
     if not key.is_file():
         raise ConfigError("there is no signing key", got=key, fix="openssl ecparam -name prime256v1 -genkey -noout -out key.pem")  # fmt: skip
+    password: Any = (
+        os.environ.get("RETAIN_SIGNING_PASSWORD", "").encode() or None
+    )  # 1.1 says text, and takes only bytes
     try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=key, password=os.environ.get("RETAIN_SIGNING_PASSWORD") or None)  # fmt: skip
+        signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     except (ValueError, TypeError) as error:
         raise ConfigError("the signing key cannot be read", where=str(key), got=str(error), expected="an EC private key in PEM form and its password in RETAIN_SIGNING_PASSWORD") from None  # fmt: skip
     signer.set_hashing_config(hashing.Config().set_ignored_paths(paths=_others(folder, files), ignore_git_paths=False))

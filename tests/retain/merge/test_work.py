@@ -92,6 +92,8 @@ def test_methods_that_scale_or_turn_weights(variant: str, base: Make, loaded: Lo
     assert result.adapter_effect > 100 * result.logit_difference
     half = merge(MergeConfig(strength=0.5, **QUICK), folder, [(tmp_path / "adapter", 1.0)], tmp_path / "half")
     assert 1e-4 > half.logit_difference < half.adapter_effect < result.adapter_effect
+    if settings.get("block_share"):
+        return  # one block for all inputs fits any width
     with pytest.raises(IntegrityError, match=r"another shape|does not have"):
         merge(MergeConfig(**QUICK), base(family, **_WIDER[family]), [(tmp_path / "adapter", 1.0)], tmp_path / "m")
 
