@@ -109,7 +109,9 @@ def test_killed_anywhere_a_second_run_finishes(team: None, model: Path, judged: 
         setattr(eval(owner), name, die)
         publish(PublishConfig(name={name!r}, store="s3://models/{name}"), Path({str(model)!r}), Path({str(verdict)!r}))
     """
-    assert run(code).wait() == -signal.SIGKILL
+    killed = run(code)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
     assert [v.aliases for v in Registry(name).all()] in ([], [()])
     done = publish(config(name), model, verdict)
     assert (done.version, done.aliases) == (1, ("candidate",))
