@@ -37,8 +37,8 @@ def push(root: str, folder: Path, files: Mapping[str, str], extras: Mapping[str,
 @contextmanager
 def explained(where: str) -> Iterator[None]:
     """The hub's errors as ours."""
-    from httpx import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    # HTTPError: of whichever HTTP library this version of the hub's client is built on.
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     try:
         yield

@@ -80,7 +80,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = unquote(urlparse(self.path).path).strip("/").split("/")
         if parts[0] == "api":
-            repository, what, revision = "/".join(parts[2:4]), parts[4], parts[5]
+            repository, what, revision = "/".join(parts[2:4]), *(parts[4:] or ("info", "main"))
             oid, files = self._commit(repository, revision)
             if what == "tree":
                 return self._answer([{"type": "file", "path": p, "size": len(d), "oid": hashlib.sha1(d).hexdigest()} for p, d in files.items()])  # fmt: skip
