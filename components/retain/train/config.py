@@ -25,7 +25,7 @@ from retain.train.method_config import (
 METHOD_RATES: dict[str, tuple[float, float]] = {
     "lora": (1e-4, 5e-4), "qlora": (1e-4, 5e-4), "full": (1e-5, 2e-5), "freeze": (1e-5, 5e-5), "bottleneck": (1e-4, 1e-3), "prefix": (1e-3, 3e-2),
     "prompt": (1e-3, 3e-2), "p_tuning": (1e-3, 3e-2), "ia3": (1e-3, 5e-3), "oft": (1e-4, 1e-3), "osf": (1e-5, 5e-5),
-    "probe": (1e-3, 1e-1),
+    "probe": (1e-3, 1e-2),
 }  # fmt: skip
 # Preference losses move a model further per step: trl's defaults are 1e-6 (full) beside 2e-5 for supervised tuning.
 PREFERENCE_RATE_SHARE = 0.1

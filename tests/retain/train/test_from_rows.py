@@ -116,7 +116,7 @@ def test_one_adapter_a_domain_on_one_base(tiny_llama: Path, tmp_path: Path, trai
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_layer_plan_with_its_head_becomes_a_model(
-    tied: bool, init: str, tmp_path: Path, trained: Trained, mixture: Path
+    tied: bool, tmp_path: Path, trained: Trained, mixture: Path
 ) -> None:
     """thirds and a head that is trained whole: the start is the base, and base + adapter is what is merged."""
     import torch
