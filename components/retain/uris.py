@@ -30,6 +30,8 @@ from retain.locks import locked
 
 # (what identifies this very content, how to put it into a folder)
 Source = tuple[str, Callable[[Path], None]]
+# What is taken of a hub's repository: weights, vocabulary, settings, card and signature; never code or pickles.
+HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.gguf", "*.md", "*.sig")
 
 
 def scheme(uri: str) -> str:
@@ -154,7 +156,7 @@ def _hf(uri: str) -> Source:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        wanted = [inside] if inside else ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.gguf", "*.md", "*.sig"]
+        wanted = [inside] if inside else list(HUB_FILES)
         try:
             snapshot_download(repository, revision=commit, local_dir=folder, allow_patterns=wanted)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
