@@ -1,4 +1,4 @@
-"""The verbs that work on any models, with or without a recipe: merge, compress, score, judge, gate."""
+"""The verbs that work on any models, with or without a recipe: merge, compress, score, judge, gate, repair."""
 
 import sys
 from collections.abc import Callable
@@ -155,6 +155,7 @@ def gate(
     evidence: Annotated[str, typer.Option(help="Decide again from this evidence.json alone; no scores are read.")] = "",
     junit: Annotated[str, typer.Option(help="Write a JUnit XML file for a CI system.")] = "",
     comment: Annotated[str, typer.Option(help="Write the table as Markdown, for a comment on a merge request.")] = "",
+    first: Annotated[str, typer.Option(help="Verdict folder that a repair followed: this is its next attempt.")] = "",
     annotations: Annotated[bool, typer.Option("--annotations", help="Print one workflow annotation a reason.")] = False,
     out: Out = Path("out/verdict"),
     json: Json = False,
@@ -172,11 +173,39 @@ def gate(
         raise typer.Exit(int(verdict.exit_code))
     from retain.gate.door import run
 
-    quiet(json, run, _policy(recipe, overrides), str(base), str(candidate), str(out), str(out / "report.html"))
+    quiet(json, run, _policy(recipe, overrides), str(base), str(candidate), str(out), str(out / "report.html"), first)
     value = read_json(out / "verdict.json", schema="retain.verdict/1")
     _emit(value, json)
     for_ci(value, junit, comment, annotations)
     raise typer.Exit(int(value["exit_code"]))
+
+
+def repair(
+    base: Annotated[str, typer.Option(help="Base model: folder or URI.")],
+    adapter: Annotated[Path, typer.Option(help="Folder written by train.")] = Path("out/adapter"),
+    model: Annotated[Path, typer.Option(help="The merged model that the gate refused.")] = Path("out/model"),
+    base_scores: Annotated[Path, typer.Option(help="Scores of the base.")] = Path("out/base"),
+    verdict: Annotated[Path, typer.Option(help="Folder written by gate, with gate.on_fail: repair.")] = Path(
+        "out/verdict"
+    ),
+    dataset: Annotated[str, typer.Option(help="Folder written by validate, whose test rows measure the target.")] = "",
+    overrides: Set = None,
+    out: Out = Path("out/repaired"),
+    json: Json = False,
+) -> None:
+    """Weaken a refused change until it should pass, chosen on items set apart, and merge it again (out/repaired/model)."""
+    from retain.artifacts import read_json
+    from retain.repair.door import RETRY, run
+
+    given = flags(overrides, "")
+    result = quiet(
+        json, run, given.get("repair", {}), given.get("merge", {}), _pinned(base), str(adapter), str(model), str(verdict), str(base_scores),
+        str(out / "model"), str(out), str(out / "report.html"), dataset=dataset,
+    )  # fmt: skip
+    told = read_json(out / "repair.json", schema="retain.repair/1")
+    _emit({"next": result, **told}, json)
+    if result != RETRY:
+        raise typer.Exit(int(read_json(verdict / "verdict.json", schema="retain.verdict/1")["exit_code"]))
 
 
 def for_ci(verdict: dict[str, Any], junit: str, comment: str, annotations: bool) -> None:
@@ -232,5 +261,6 @@ VERBS: dict[Callable[..., None], str] = {
     compress: "retain compress --model out/model --method 2:4 --out out/sparse",
     score: "retain score --model out/model --tasks core --limit 100",
     judge: "retain judge --tasks open --endpoint http://127.0.0.1:8000/v1 --model judge --set price_per_1k_input=0.001",
+    repair: "retain repair --base base --adapter out/adapter --model out/model --verdict out/verdict --dataset out/dataset",
     gate: "retain gate --base out/base --candidate out/candidate --set macro_margin_points=2",
 }

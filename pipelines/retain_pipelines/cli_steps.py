@@ -23,7 +23,20 @@ def _stages(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
     from retain.resolve.recipe import load
     from retain.resolve.work import resolve
 
-    names = ("base", "sources", "checks", "template", "rehearse", "mix", "train", "merge", "score", "gate", "publish")
+    names = (
+        "base",
+        "sources",
+        "checks",
+        "template",
+        "rehearse",
+        "mix",
+        "train",
+        "merge",
+        "score",
+        "gate",
+        "repair",
+        "publish",
+    )
     return dict(zip(names, outputs(resolve(load(recipe, overrides))), strict=True))
 
 

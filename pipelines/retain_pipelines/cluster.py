@@ -177,10 +177,11 @@ def _states(run: Any, names: Mapping[str, str]) -> dict[str, str]:
     """Display name → state of each task that is a pod; servers name a task by its key, or by its display name."""
     details = (run.run_details.task_details if run.run_details else None) or []
     shown = set(names.values())
-    states = {}
+    states: dict[str, str] = {}
     for detail in details:
         title = names.get(detail.display_name, detail.display_name if detail.display_name in shown else "")
-        if title and detail.state:
+        known = states.get(title, "") in RAN  # the same name may stand in a branch that was not taken, too
+        if title and detail.state and not known:
             states[title] = str(detail.state)
     return states
 

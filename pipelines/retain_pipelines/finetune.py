@@ -10,6 +10,7 @@ from retain.merge.component import merge
 from retain.mix.component import mix
 from retain.publish.component import publish as publish_model
 from retain.rehearse.component import rehearse
+from retain.repair.component import repair
 from retain.resolve.component import resolve
 from retain.resolve.form import short_form
 from retain.resolve.recipe import load
@@ -23,11 +24,27 @@ from retain_pipelines.endings import STOPS
 
 NAME = "finetune-without-forgetting"
 DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
+MENDABLE = ("stop-regressed", "stop-inconclusive")  # what a gate that asked for a repair would have ended in
+
+
+def _leave(decision: Any, start: Any, made: Any) -> None:
+    """The model that passed is published; a closed gate ends the run."""
+    with dsl.If(decision.outputs["Output"] == "publish", name="passed"):
+        publish_model(
+            config=start.outputs["publish"], model=made.outputs["model"], verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"],
+        ).set_caching_options(False).set_display_name("publish")  # fmt: skip
+    _stop(decision.outputs["Output"], decision, STOPS)
+
+
+def _stop(ending: Any, decision: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        with dsl.If(ending == name, name=name):
+            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)
 
 
 @dsl.pipeline(
     name=NAME,
-    description="Fine-tune a model and prove that it forgot nothing: validate, mix, train, merge, score, gate, publish or stop.",
+    description="Fine-tune a model and prove that it forgot nothing: validate, mix, train, merge, score, gate, publish, repair or stop.",
 )
 @closed
 def finetune(
@@ -60,7 +77,7 @@ def finetune(
         gate_settings: tiers, margins and looks of the gate.
         publish: register the model when the gate passes.
         publish_name: name of the registered model.
-        run_settings: revision of the base, merge strength, registry and tracking.
+        run_settings: revision of the base, merge strength, repair, registry and tracking.
         score_benchmarks: lm-eval task names, separated by commas.
         score_settings: shots, limits, target metric and precision of the scorer.
         train_epochs: passes over the mixture.
@@ -92,26 +109,34 @@ def finetune(
     after = score(
         config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=merged.outputs["model"]
     ).set_display_name("score-candidate")
+    seen: dict[str, Any] = {
+        "history": tuned.outputs["history"], "rejects": rows.outputs["rejects"], "mixture": mixed.outputs["mixture"],
+        "preview": tokens.outputs["preview"], "dataset": rows.outputs["dataset"], "recipe": start.outputs["recipe"],
+    }  # fmt: skip
     judged = judge(
-        config=start.outputs["score"],
-        base_scores=before.outputs["scores"],
-        candidate_scores=after.outputs["scores"],
-        dataset=rows.outputs["dataset"],
-    )
+        config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"], dataset=seen["dataset"],
+    )  # fmt: skip
     decision = gate(
         config=start.outputs["gate"], base_scores=judged.outputs["base_judged"], candidate_scores=judged.outputs["candidate_judged"],
-        history=tuned.outputs["history"], rejects=rows.outputs["rejects"], mixture=mixed.outputs["mixture"], preview=tokens.outputs["preview"],
-        dataset=rows.outputs["dataset"],
-        recipe=start.outputs["recipe"],
+        repairs=True, **seen,
     ).set_caching_options(False)  # fmt: skip
-    ending = decision.outputs["Output"]
-    with dsl.If(ending == "publish", name="passed"):
-        publish_model(
-            config=start.outputs["publish"],
-            model=merged.outputs["model"],
-            verdict=decision.outputs["verdict"],
-            recipe=start.outputs["recipe"],
-        ).set_caching_options(False)
-    for name in STOPS:
-        with dsl.If(ending == name, name=name):
-            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)
+    _leave(decision, start, merged)
+    with dsl.If(decision.outputs["Output"] == "repair", name="closed"):
+        mended = repair(
+            config=start.outputs["repair"], merging=start.outputs["merge"], base=base, adapter=tuned.outputs["adapter"],
+            gated=merged.outputs["model"], verdict=decision.outputs["verdict"], base_scores=before.outputs["scores"],
+            candidate_scores=after.outputs["scores"], **seen,
+        )  # fmt: skip
+        with dsl.If(mended.outputs["Output"] == "retry", name="retry"):
+            again = score(
+                config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=mended.outputs["model"], role="repaired",
+            ).set_display_name("score-repaired")  # fmt: skip
+            compared = judge(
+                config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=again.outputs["scores"], dataset=seen["dataset"],
+            ).set_display_name("judge-repaired")  # fmt: skip
+            second = gate(
+                config=start.outputs["gate"], base_scores=compared.outputs["base_judged"], candidate_scores=compared.outputs["candidate_judged"],
+                first=decision.outputs["verdict"], sweep=mended.outputs["sweep"], **seen,
+            ).set_caching_options(False).set_display_name("gate-repaired")  # fmt: skip
+            _leave(second, start, mended)
+        _stop(mended.outputs["Output"], decision, MENDABLE)

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ LABEL = "run.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: exit code, verdict (empty where it ended before the gate), where things lie."""
+    """A finished run: exit code, verdict (empty where it ended before the gate; of the repaired model where there is one),
+    where things lie; repair: what was tried after a closed gate (repair.json), or empty."""
 
     exit_code: int
     message: str
@@ -29,11 +30,13 @@ class Outcome:
     report: Path | None
     published: dict[str, Any]
     cached: list[str]
+    repair: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "exit_code": self.exit_code, "message": self.message, "folder": str(self.folder), "verdict": self.verdict,
             "report": str(self.report or ""), "published": self.published, "cached": self.cached,
+            "repair": self.repair,
         }  # fmt: skip
 
 
@@ -83,17 +86,23 @@ def _folder(recipe: Recipe, name: str, runs: Path, resume: bool) -> tuple[Path, 
 
 
 def _outcome(code: int, message: str, folder: Path, cached: list[str]) -> Outcome:
-    verdict_file, report = _last(folder, "gate/verdict/verdict.json"), _last(folder, "gate/report")
+    verdict_file = _last(folder, "gate-2/verdict/verdict.json", "gate/verdict/verdict.json")
     verdict = read_json(verdict_file, schema="retain.verdict/1") if verdict_file else {}
+    mended = _last(folder, "repair/sweep/repair.json")
+    report = _last(folder, "gate-2/report", "repair/report", "gate/report")
     if report:
         (folder / "report.html").write_bytes(report.read_bytes())
-    published = _last(folder, "publish/published")
+    published = _last(folder, "publish-2/published", "publish/published")
     return Outcome(
         code or int(verdict.get("exit_code", 0)), message, folder, verdict, folder / "report.html" if report else None,
         json.loads(published.read_text(encoding="utf-8")) if published else {}, cached,
+        read_json(mended, schema="retain.repair/1") if mended else {},
     )  # fmt: skip
 
 
-def _last(folder: Path, pattern: str) -> Path | None:
-    found = sorted(folder.glob(f"artifacts/*/{pattern}"))
-    return found[-1] if found else None
+def _last(folder: Path, *patterns: str) -> Path | None:
+    """The first of ``patterns`` that the last start of the run left; what came from its cache lies in an earlier one."""
+    for start in sorted(folder.glob("artifacts/*"), reverse=True):
+        if found := [start / pattern for pattern in patterns if (start / pattern).is_file()]:
+            return found[0]
+    return None

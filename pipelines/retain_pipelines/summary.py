@@ -4,6 +4,7 @@ from typing import Any
 
 from retain.gate.summary import sentence
 from retain.gate.verdict import Reason
+from retain.report.repair import shares
 from retain.tracking import tracking_uri
 from retain_pipelines.runs import Outcome
 
@@ -80,10 +81,25 @@ def _ending(outcome: Outcome) -> list[str]:
     verdict = outcome.verdict
     if not verdict:
         return [f"FAILED (exit {outcome.exit_code})", outcome.message, ""]
-    lines = ["", f"verdict     {WORDS[verdict['verdict']]} (exit {outcome.exit_code})"]
+    lines = [
+        "",
+        *_repaired(outcome.repair, verdict),
+        f"verdict     {WORDS[verdict['verdict']]} (exit {outcome.exit_code})",
+    ]
     if verdict["verdict"] == "integrity":
         return [*lines, outcome.message]
     lines += [f"  - {sentence(Reason(**reason))}" for reason in verdict["reasons"]]
     lines += [f"  ! {warning}" for warning in verdict["warnings"]]
     unfinished = outcome.exit_code not in (0, verdict["exit_code"])
     return [*lines, *([outcome.message] if unfinished else []), ""]
+
+
+def _repaired(told: dict[str, Any], verdict: dict[str, Any]) -> list[str]:
+    """What a repair came to, where the gate was closed at first."""
+    if not told:
+        return []
+    if one := told["chosen"]:
+        made = f"repaired    {one['method']} at strength {one['strength']:g}, chosen on {sum(told['items']['dev'].values())} items set apart"
+        return [made, f"            {shares(told, verdict)}".rstrip()]
+    changes = [f"  --set {change['key']}={change['then']}" for change in told["changes"]]
+    return ["not repaired: nothing that was tried is likely to pass; the next training:", *changes]

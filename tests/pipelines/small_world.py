@@ -177,10 +177,12 @@ CAREFUL = {
     "num_train_epochs": 6,
     "lora": {"r": 8, "target_modules": "mlp-only"},
 }
+# Too fast as well, but not beyond repair: half of this change keeps the task and most of the world.
+HASTY = {"method": "full", "learning_rate": 2.5e-3, "num_train_epochs": 6}
 RECKLESS = {"method": "full", "learning_rate": 2e-2, "num_train_epochs": 6}
 
 
-def write_recipe(folder: Path, name: str, train: dict[str, Any], replay: float) -> Path:
+def write_recipe(folder: Path, name: str, train: dict[str, Any], replay: float, **gate: Any) -> Path:
     import yaml
 
     recipe = {
@@ -205,7 +207,7 @@ def write_recipe(folder: Path, name: str, train: dict[str, Any], replay: float) 
             "target": {"max_new_tokens": 3},
             "dtype": "fp32",
         },
-        "gate": {"macro_margin_points": 6.0},
+        "gate": {"macro_margin_points": 6.0, **gate},
         "publish": {"name": f"small-world-{name}"},
     }
     path = folder / f"{name}.yaml"
@@ -214,10 +216,11 @@ def write_recipe(folder: Path, name: str, train: dict[str, Any], replay: float) 
 
 
 def build(folder: Path) -> Path:
-    """Everything under ``folder``: base, tasks, rows, and the recipes careful.yaml and reckless.yaml."""
+    """Everything under ``folder``: base, tasks, rows, and the recipes careful.yaml, hasty.yaml and reckless.yaml."""
     build_base(folder / "base")
     build_tasks(folder / "tasks")
     build_rows(folder)
     write_recipe(folder, "careful", CAREFUL, replay=0.05)
+    write_recipe(folder, "hasty", HASTY, replay=0.0, on_fail="repair", defaults={"max_drop": 6.0})
     write_recipe(folder, "reckless", RECKLESS, replay=0.0)
     return folder

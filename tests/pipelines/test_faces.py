@@ -25,6 +25,7 @@ STEPS = {
     "judge",
     "gate",
     "publish",
+    "repair",
     "stop",
     "close",
 }

@@ -143,7 +143,7 @@ def test_retries_are_for_lost_pods_never_for_answers(spot: Pods) -> None:
         assert "retryPolicy" not in tasks[step], step
     for name, component in spot.spec["components"].items():
         for key, task in component.get("dag", {}).get("tasks", {}).items():
-            assert key.rstrip("-2") in profile.RETRIED or "retryPolicy" not in task, name
+            assert key.rstrip("-0123456789") in profile.RETRIED or "retryPolicy" not in task, name
 
 
 # Setting in a profile → how it looks in the compiled spec of `score`.

@@ -20,6 +20,9 @@ def gate(
     preview: Optional[dsl.Input[dsl.HTML]] = None,  # noqa: UP045
     dataset: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
     recipe: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
+    first: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
+    sweep: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
+    repairs: bool = False,
 ) -> str:
     """Decide on paired per-item differences whether the candidate may be published.
 
@@ -35,9 +38,12 @@ def gate(
         preview: rendered rows with their loss mask, for the report.
         dataset: checked rows, for the report's examples.
         recipe: the resolved recipe, for the report.
+        first: the verdict that closed the gate, where the candidate was repaired since.
+        sweep: what that repair tried, for the report.
+        repairs: the pipeline has a repair to follow a closed gate.
 
     Returns:
-        the final task: publish, stop-regressed, stop-inconclusive, stop-integrity or await-approval.
+        what follows: repair, or the final task: publish, stop-regressed, stop-inconclusive, stop-integrity or await-approval.
     """
     from retain.gate.door import path_of, run
 
@@ -53,4 +59,7 @@ def gate(
         preview=path_of(preview),
         dataset=path_of(dataset),
         recipe=path_of(recipe),
+        first=path_of(first),
+        repairs=repairs,
+        repair=path_of(sweep),
     )

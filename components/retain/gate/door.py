@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retain.artifacts import write_json
+from retain.artifacts import read_json, write_json
 from retain.close.summary import tell
 from retain.config import parse
 from retain.errors import ExitCode, IntegrityError
@@ -19,18 +19,31 @@ from retain.tracking import stage
 
 __all__ = ["path_of", "run"]  # the face has one import
 
+REPAIR = "repair"
+
 
 def run(
-    config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, **folders: str
-) -> str:
-    """Decide, write verdict/ and the report, and name the final task: publish, or one of the stops.
+    config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, first: str = "", repairs: bool = False,
+    **folders: str,
+) -> str:  # fmt: skip
+    """Decide, write verdict/ and the report, and name what follows: publish, repair, or one of the stops.
 
-    ``folders``: what else the report shows, by the names of :class:`retain.report.work.RunFolders`.
+    ``first``: the verdict that closed the gate before the candidate was repaired; empty: it was not. ``repairs``: a repair
+    may follow; else a gate that asks for one ends the run. ``folders``: what
+    else the report shows, by the names of :class:`retain.report.work.RunFolders`.
     """
-    with running("gate"), stage("gate") as tracked:
+    name = "gate-repaired" if first else "gate"
+    with running(name), stage(name) as tracked:
         policy = parse(GatePolicy, config, where="gate")
         try:
-            result = gate(policy, Path(base_scores), Path(candidate_scores), Path(verdict))
+            result = gate(
+                policy,
+                Path(base_scores),
+                Path(candidate_scores),
+                Path(verdict),
+                attempt=_attempt(first),
+                repaired=bool(first),
+            )
         except IntegrityError as error:
             return _integrity(error, Path(verdict), Path(report))
         shown = RunFolders.of(base_scores=base_scores, candidate_scores=candidate_scores, **folders)
@@ -40,8 +53,12 @@ def run(
         tracked.metrics(_numbers(result))
         tracked.tags({"verdict": result.verdict, "policy_digest": result.policy_digest})
         tracked.artifact(Path(report))
-        return ending(result.exit_code)
+        return REPAIR if repairs and result.action == REPAIR else ending(result.exit_code)
     raise AssertionError("unreachable: running() leaves on every error")
+
+
+def _attempt(first: str) -> int:
+    return int(read_json(Path(first) / "verdict.json", schema=SCHEMA)["attempt"]) + 1 if first else 1
 
 
 def _numbers(result: Verdict) -> dict[str, float]:

@@ -23,7 +23,7 @@ SCHEMA = "retain.evidence/1"
 def write_evidence(path: Path, case: Case, verdict: Verdict) -> None:
     """Case and verdict; columns are lists of equal length, a cluster equal to its doc_hash is an empty text."""
     body = {
-        "verdict": verdict.as_dict(), "attempt": case.attempt, "today": case.today, "partial": case.partial, "candidate_digest": case.candidate_digest,
+        "verdict": verdict.as_dict(), "attempt": case.attempt, "today": case.today, "partial": case.partial, "repaired": case.repaired, "candidate_digest": case.candidate_digest,
         "waivers": [asdict(w) for w in case.waivers],
         "baselines": [{"role": a.role, "digest": a.digest, "tasks": {t.name: {"chance": t.chance, "metric": t.metric, "sign": t.sign} for t in a.tasks}, "columns": _columns(a)} for a in case.baselines],
     }  # fmt: skip
@@ -45,6 +45,11 @@ def _rows(task: Pairs) -> Iterator[tuple[Any, ...]]:
 
 def judge_evidence(path: Path) -> Verdict:
     """The verdict decided again from an evidence file; it costs no attempt. IntegrityError if the file was changed."""
+    return judge_case(*read_case(path))
+
+
+def read_case(path: Path) -> tuple[Case, GatePolicy]:
+    """What a verdict rested on, and its policy; IntegrityError if the file was changed."""
     body = read_json(path, schema=SCHEMA)
     body.pop("schema")
     stated = body.pop("digest", "")
@@ -53,8 +58,9 @@ def judge_evidence(path: Path) -> Verdict:
     case = Case(
         body["candidate_digest"], tuple(_against(one) for one in body["baselines"]), body["attempt"],
         tuple(Waiver(**w) for w in body["waivers"]), body["today"], body["partial"],
+        body["repaired"],
     )  # fmt: skip
-    return judge_case(case, parse(GatePolicy, body["verdict"]["policy"], where="gate"))
+    return case, parse(GatePolicy, body["verdict"]["policy"], where="gate")
 
 
 def _against(value: dict[str, Any]) -> Against:

@@ -31,7 +31,8 @@ class Case:
     """All that a verdict rests on; evidence.json holds exactly this and the policy.
 
     today: ISO, for waivers. partial: 0, or the number of the look whose items alone are here (a scorer that asks after
-    each look passes all items up to it, and stops at the first answer that is not inconclusive).
+    each look passes all items up to it, and stops at the first answer that is not inconclusive). repaired: the candidate
+    comes from a repair, which is not repaired again.
     """
 
     candidate_digest: str
@@ -40,6 +41,7 @@ class Case:
     waivers: tuple[Waiver, ...] = ()
     today: str = ""
     partial: int = 0
+    repaired: bool = False
 
 
 def judge(
@@ -73,7 +75,7 @@ def judge_case(case: Case, policy: GatePolicy) -> Verdict:
         raise PolicyError("no such attempt or look", got=f"attempt {case.attempt}, look {case.partial}", expected=f"attempts from 1, looks up to {policy.looks}")  # fmt: skip
     alpha = alpha_at(min(case.attempt, policy.attempts), policy.alpha)
     bounds = boundaries(alpha, policy.looks)
-    plans = [_plan(against, policy, retraining=len(case.baselines) > 1) for against in case.baselines]
+    plans = comparisons(case, policy)
     for look in [case.partial] if case.partial else _looks(plans, policy):
         found = [_compare(plan, case, policy, look, bounds[look - 1]) for plan in plans]
         if all(f.passes for f in found) or any(f.regressed for f in found):
@@ -81,7 +83,7 @@ def judge_case(case: Case, policy: GatePolicy) -> Verdict:
     return _verdict(case, policy, found, look=look, alpha=alpha, z=bounds[look - 1])
 
 
-def _looks(plans: Sequence["_Plan"], policy: GatePolicy) -> list[int]:
+def _looks(plans: Sequence["Comparison"], policy: GatePolicy) -> list[int]:
     """Looks in their order; an early one that would rest on too few clusters is left out (which spends no alpha)."""
     tasks = [t for plan in plans for t in plan.decision if policy.rule_for(t.name).tier != "advisory"]
     early = [k for k in range(1, policy.looks) if not any(_at(t, k, policy).too_few for t in tasks)]
@@ -93,16 +95,27 @@ def _at(task: Pairs, look: int, policy: GatePolicy) -> Pairs:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Comparison:
+    """The candidate against one baseline: margins and target rule in force, dev and decision items, what tells something.
+
+    role: base, champion or original, as reasons name it. dev: all items where none are set apart.
+    """
+
     against: Against
     policy: GatePolicy
     target_rule: str
+    dev: tuple[Pairs, ...]
     decision: tuple[Pairs, ...]
     informative: frozenset[str]
-    role: str  # of the reasons: base, champion, original
+    role: str
 
 
-def _plan(against: Against, policy: GatePolicy, *, retraining: bool) -> _Plan:
+def comparisons(case: Case, policy: GatePolicy) -> list[Comparison]:
+    """Every baseline's comparison, in the case's order."""
+    return [_plan(against, policy, retraining=len(case.baselines) > 1) for against in case.baselines]
+
+
+def _plan(against: Against, policy: GatePolicy, *, retraining: bool) -> Comparison:
     """Margins, target rule and items of one comparison; dev items are set apart only where a repair may use them."""
     role = "original" if retraining and against.role == "base" else against.role
     mine = policy.against_original() if role == "original" else policy
@@ -113,10 +126,10 @@ def _plan(against: Against, policy: GatePolicy, *, retraining: bool) -> _Plan:
         dev = [t.take(mask) for t, mask in zip(against.tasks, masks, strict=True)]
         decision = [t.take(~mask) for t, mask in zip(against.tasks, masks, strict=True)]
     informative = frozenset(t.name for t in dev if len(t.base) and tells_something(t, policy))
-    return _Plan(against, mine, target_rule, tuple(decision), informative, role)
+    return Comparison(against, mine, target_rule, tuple(dev), tuple(decision), informative, role)
 
 
-def _compare(plan: _Plan, case: Case, policy: GatePolicy, look: int, z: float) -> Assessment:
+def _compare(plan: Comparison, case: Case, policy: GatePolicy, look: int, z: float) -> Assessment:
     tasks = [t if case.partial else _at(t, look, policy) for t in plan.decision]
     line = lineup(tasks, plan.policy, plan.target_rule, plan.informative)
     waived = {w.benchmark for w in case.waivers if w.holds(case.candidate_digest, case.today)}
@@ -161,7 +174,7 @@ def _action(word: Word, reasons: Sequence[Reason], case: Case, policy: GatePolic
     if word == "pass":
         return "wait" if policy.approval == "required" else "publish"
     codes = {r.code for r in reasons} - {"too_few_items", "equal_digests"}
-    mendable = bool(codes) and codes <= REPAIRABLE and case.attempt < policy.attempts
+    mendable = bool(codes) and codes <= REPAIRABLE and case.attempt < policy.attempts and not case.repaired
     return "repair" if policy.on_fail == "repair" and mendable else "stop"
 
 

@@ -115,6 +115,16 @@ def join(base: Scores, candidate: Scores, *, same_family: bool = True, preview: 
     return [_join_task(name, left[name], right[name], base[0], candidate[0]) for name in sorted(left)]
 
 
+def retuned(pairs: Pairs, candidate: pa.Table) -> Pairs:
+    """The same items with the values of another candidate; IntegrityError where it was not scored on just these."""
+    rows = _rows(pairs.name, pairs.metric, candidate)
+    documents = tuple(rows["doc_hash"].to_pylist())
+    if documents != pairs.doc_hash:
+        _refuse("a candidate was not scored on the same items", f"task {pairs.name}", f"{len(documents)} items", f"{len(pairs.doc_hash)} items", "score it on the items of the evidence")  # fmt: skip
+    gold = tuple(map(float, rows["p_gold"].to_numpy(zero_copy_only=False))) if pairs.p_base else ()
+    return replace(pairs, tuned=pairs.sign * _values(pairs.name, rows), p_tuned=gold)
+
+
 def _same_settings(base: Mapping[str, Any], candidate: Mapping[str, Any], same_family: bool) -> None:
     for key in SAME_ALWAYS + (SAME_FAMILY if same_family else ()):
         if base.get(key) != candidate.get(key):

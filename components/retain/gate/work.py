@@ -16,12 +16,12 @@ from retain.gate.waivers import Waiver
 
 def gate(
     config: GatePolicy, base_scores: Path, candidate_scores: Path, verdict: Path, *, champion_scores: Path | None = None,
-    attempt: int = 1, waivers: Sequence[Waiver] = (), today: str = "", partial: int = 0,
+    attempt: int = 1, waivers: Sequence[Waiver] = (), today: str = "", partial: int = 0, repaired: bool = False,
 ) -> Verdict:  # fmt: skip
     """Decide and write ``verdict``/{verdict.json, evidence.json, summary.md}.
 
     base_scores: of the ORIGINAL base; champion_scores: of the model in service, in a retraining. waivers: already
-    checked (waivers.verified). partial: the number of the look whose items alone are here (judge.Case). A closed gate returns a verdict; errors are for what cannot be judged.
+    checked (waivers.verified). partial: the number of the look whose items alone are here (judge.Case). repaired: the candidate comes from a repair. A closed gate returns a verdict; errors are for what cannot be judged.
     """
     check_writable(verdict)
     champion = read_scores(champion_scores) if champion_scores is not None else None
@@ -29,7 +29,7 @@ def gate(
         read_scores(base_scores), read_scores(candidate_scores), config, champion=champion, attempt=attempt,
         waivers=waivers, today=today or datetime.now(UTC).date().isoformat(),
     )  # fmt: skip
-    case = replace(case, partial=partial)
+    case = replace(case, partial=partial, repaired=repaired)
     result = judge_case(case, config)
     write_evidence(verdict / "evidence.json", case, result)
     (verdict / "summary.md").write_text(summary(result), encoding="utf-8")

@@ -19,6 +19,12 @@ class MergeConfig(StepConfig):
         le=2,
         description="λ: factor on the whole change; below 1 it goes back towards the base, which undoes forgetting first (WiSE-FT)",
     )
+    first_layer: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="factor on the strength at the first layer, rising linearly to 1 at the last (LiNeS): early layers carry what is general, late ones what was tuned; 1: the same everywhere",
+    )
     density: float = Field(
         0.5,
         gt=0,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retain.errors import ConfigError, IntegrityError
+from retain.merge import depth
 from retain.merge.adapters import Adapter, embedding_of
 from retain.merge.config import MergeConfig
 from retain.merge.deltas import Delta, Dora, LowRank, Replace
@@ -18,13 +19,17 @@ HEAD = "lm_head.weight"
 
 @dataclass(frozen=True)
 class Job:
-    """One output tensor. source: the base's tensor it starts from. changes: (ΔW, weight); empty: copied as bytes."""
+    """One output tensor. source: the base's tensor it starts from. changes: (ΔW, weight); empty: copied as bytes.
+
+    strength: factor on all of its changes.
+    """
 
     name: str
     source: str
     dtype: str
     shape: tuple[int, ...]
     changes: tuple[tuple[Delta, float], ...] = ()
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,11 @@ def make(config: MergeConfig, base: Folder, adapters: Sequence[tuple[Adapter, fl
         changes.setdefault(HEAD, ())
         settings["tie_word_embeddings"] = False
         notes.append("the output head is written out: base and adapter treat it and the embedding differently")
-    files = {shard.path.name: [_job(config, base, name, name, changes) for name in shard.specs] for shard in base.shards}  # fmt: skip
+    layers = depth.stacks(base.place)
+    files = {shard.path.name: [_job(config, base, name, name, changes, layers) for name in shard.specs] for shard in base.shards}  # fmt: skip
     if HEAD in changes and head_is_tied:
-        files[base.place[embedding_of(base)].path.name].append(_job(config, base, HEAD, embedding_of(base), changes))
+        place = base.place[embedding_of(base)].path.name
+        files[place].append(_job(config, base, HEAD, embedding_of(base), changes, layers))
     _note_vocabulary(files, base, settings)
     if config.dtype != "base":
         settings["dtype"] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[config.dtype]
@@ -89,7 +96,7 @@ def _is_saved_module(adapter: Adapter, name: str) -> bool:
     return any(f".{name}".endswith(f".{module}.weight") for module in adapter.settings.get("modules_to_save") or [])
 
 
-def _job(config: MergeConfig, base: Folder, name: str, source: str, changes: dict[str, Any]) -> Job:
+def _job(config: MergeConfig, base: Folder, name: str, source: str, changes: dict[str, Any], layers: dict[str, int]) -> Job:  # fmt: skip
     spec = base.spec(source)
     mine = changes.get(name, ())
     shapes = {d.folder.spec(d.name).shape for d, _ in mine if isinstance(d, Replace)} or {spec.shape}
@@ -101,7 +108,10 @@ def _job(config: MergeConfig, base: Folder, name: str, source: str, changes: dic
     if shape[1:] != spec.shape[1:] or shape[:1] < spec.shape[:1]:
         raise IntegrityError("a trained tensor has another shape than the base's", got=f"{name} {shape}", expected=spec.shape)  # fmt: skip
     dtype = spec.dtype if config.dtype == "base" or not spec.floating else STORED[config.dtype]
-    return Job(name, source, dtype, shape, mine)
+    strength = config.strength * depth.factor(name, layers, config.first_layer)
+    if not strength and shape == spec.shape:
+        mine = ()  # nothing of the change is left here
+    return Job(name, source, dtype, shape, mine, strength)
 
 
 def _note_vocabulary(files: dict[str, list[Job]], base: Folder, settings: dict[str, Any]) -> None:

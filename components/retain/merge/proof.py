@@ -5,12 +5,12 @@ is the rounding of the stored precision.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retain.errors import IntegrityError
-from retain.merge import dense
+from retain.merge import dense, depth
 from retain.merge.adapters import Adapter
 from retain.merge.config import MergeConfig
 from retain.merge.stream import Moved
@@ -43,7 +43,7 @@ def prove(
         )  # fmt: skip
     entries, lost = sum(m.entries for m in moved.values()), sum(m.lost for m in moved.values())
     return {
-        "strength": config.strength, "changed_tensors": sum(m.entries > m.lost for m in moved.values()), "lost_ratio": lost / max(entries, 1),
+        "strength": config.strength, "first_layer": config.first_layer, "changed_tensors": sum(m.entries > m.lost for m in moved.values()), "lost_ratio": lost / max(entries, 1),
         "tensors": {name: {"entries": m.entries, "lost_ratio": m.lost / max(m.entries, 1)} for name, m in sorted(moved.items())},
         "finite": "every value written was checked", "reload": "every tensor was found by its name and shape", "logits": logits,
     }  # fmt: skip
@@ -81,8 +81,10 @@ def _logits(
     finest = {p.dtype for p in merged.parameters() if p.is_floating_point()} <= {torch.float32}
     allowed = config.tolerance / (FP32_IS_FINER if finest else 1)
     shape = {"rows": config.probe_rows, "tokens": config.probe_tokens, "allowed": allowed}
-    able = _attachable if config.method == "linear" else dense.able
-    if not all(able(a, w * config.strength) for a, w in adapters):
+    linear = config.method == "linear"
+    able = _attachable if linear else dense.able
+    known = linear or config.first_layer == 1  # the other methods are recomputed at one strength
+    if not known or not all(able(a, w * config.strength * config.first_layer) for a, w in adapters):
         if not torch.isfinite(result).all():
             raise IntegrityError("the merged model's logits are not finite", where=str(base_dir))
         return {**shape, "reference": "none: these changes cannot be attached to a base", "largest_difference": 0.0, "rms_difference": 0.0, "adapter_effect": 0.0, "layers_recomputed": 0}  # fmt: skip
@@ -177,14 +179,21 @@ def _attached(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adap
     for name, (adapter, _) in list(zip(names, adapters, strict=True))[1:]:
         model.load_adapter(str(adapter.path), adapter_name=name)
     weights = {name: weight * config.strength for name, (_, weight) in zip(names, adapters, strict=True)}
-    layers = _recomputed(model, merged, weights)
-    if weights != {names[0]: 1.0}:
-        for module in _changed_layers(model):
-            _blend(module, weights)
+    share = _by_depth(config, model)
+    layers = _recomputed(model, merged, weights, share)
+    if weights != {names[0]: 1.0} or config.first_layer != 1:
+        for name, module in _changed_layers(model):
+            _blend(module, {adapter: weight * share(name) for adapter, weight in weights.items()})
     return _forward(model.eval(), probes), plain, layers
 
 
-def _recomputed(model: Any, merged: Any, weights: Mapping[str, float]) -> int:
+def _by_depth(config: MergeConfig, model: Any) -> Callable[[str], float]:
+    """Module's name → factor on its strength."""
+    layers = depth.stacks(f"{name}." for name, _ in model.get_base_model().named_modules())
+    return lambda name: depth.factor(name, layers, config.first_layer)
+
+
+def _recomputed(model: Any, merged: Any, weights: Mapping[str, float], share: Callable[[str], float]) -> int:
     """Layers whose stored weights are, to the last bit or its neighbour, the rounded sum with peft's own ΔW.
 
     A wrong scale shows here even where the adapter is too weak to show in the logits. Layers evenly over the depth.
@@ -199,7 +208,7 @@ def _recomputed(model: Any, merged: Any, weights: Mapping[str, float]) -> int:
         exact = layer.get_base_layer().weight.float()
         for adapter, weight in weights.items():
             if adapter in layer.lora_A:
-                exact = exact + weight * layer.get_delta_weight(adapter).float()
+                exact = exact + weight * share(name) * layer.get_delta_weight(adapter).float()
         error = (stored.float() - exact).abs()
         step = exact.abs().clamp(min=1e-6) * torch.finfo(stored.dtype).eps
         if bool((error > step + 1e-6).any()):
@@ -207,11 +216,12 @@ def _recomputed(model: Any, merged: Any, weights: Mapping[str, float]) -> int:
     return len(checked)
 
 
-def _changed_layers(model: Any) -> list[Any]:
+def _changed_layers(model: Any) -> list[tuple[str, Any]]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    return [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    kinds = BaseTunerLayer | AuxiliaryTrainingWrapper
+    return [(name, m) for name, m in model.get_base_model().named_modules() if isinstance(m, kinds)]
 
 
 def _blend(module: Any, weights: Mapping[str, float]) -> None:

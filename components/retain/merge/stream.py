@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from retain.errors import IntegrityError
 from retain.merge.combine import METHODS
@@ -47,13 +47,13 @@ def run(config: MergeConfig, base: Folder, files: dict[str, list[Job]], target: 
     import torch
 
     outputs = {name: Output(target / f"{name}.partial", [(j.name, j.dtype, j.shape) for j in jobs], base_metadata(base, name)) for name, jobs in files.items()}  # fmt: skip
-    worker = _Worker(config, base)
+    worker = Worker(config, base)
     workers, threads = config.workers or min(4, torch.get_num_threads()), torch.get_num_threads()
     torch.set_num_threads(1)  # the workers are the parallelism
     total = sum(output.size for output in outputs.values()) >> 20
     try:
         with Progress("merge", total=total, unit="MiB") as progress, ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as hashers:  # fmt: skip
-            units = {name: [(unit, pool.submit(worker.do, outputs[name], *unit)) for job in jobs for unit in _units(job)] for name, jobs in files.items()}  # fmt: skip
+            units = {name: [(unit, pool.submit(worker.do, outputs[name], *unit)) for job in jobs for unit in units_of(job)] for name, jobs in files.items()}  # fmt: skip
             try:
                 hashes = {name: hashers.submit(_hash, outputs[name], units[name], progress) for name in files}
                 sha256 = {name: future.result() for name, future in hashes.items()}
@@ -79,8 +79,8 @@ def base_metadata(base: Folder, name: str) -> dict[str, str]:
 Unit = tuple[Job, int, int]
 
 
-def _units(job: Job) -> Iterator[Unit]:
-    """(job, first row, rows): the whole tensor where rows cannot be computed alone."""
+def units_of(job: Job) -> Iterator[Unit]:
+    """(job, first row, rows) of all of a tensor: one unit where rows cannot be computed alone."""
     rows = job.shape[0] if job.shape else 1
     size = max(1, job_bytes(job) // max(rows, 1))
     step = rows if any(delta.whole for delta, _ in job.changes) else max(1, UNIT_BYTES // size)
@@ -111,14 +111,20 @@ def _hash(output: Output, units: Sequence[tuple[Unit, "Future[Moved]"]], progres
     return sha.hexdigest()
 
 
-class _Worker:
+class Sink(Protocol):
+    """Takes merged rows of tensor ``name`` from row ``first`` on: a file, or a loaded model."""
+
+    def write(self, name: str, first: int, data: "torch.Tensor") -> None: ...
+
+
+class Worker:
     """Merges units; each thread has buffers of its own."""
 
     def __init__(self, config: MergeConfig, base: Folder) -> None:
         self.config, self.base, self._own = config, base, threading.local()
         self.combine = METHODS[config.method]
 
-    def do(self, output: Output, job: Job, first: int, rows: int) -> Moved:
+    def do(self, output: Sink, job: Job, first: int, rows: int) -> Moved:
         whole = bool(job.changes) and (self.config.method != "linear" or any(delta.whole for delta, _ in job.changes))
         columns = job_bytes(job) // BYTES[job.dtype] // max(job.shape[0] if job.shape else 1, 1)
         step = rows if whole else max(1, (self.config.block_mib << 20) // (4 * max(columns, 1)))
@@ -127,7 +133,7 @@ class _Worker:
             moved.add(self._block(output, job, at, min(step, first + rows - at)))
         return moved
 
-    def _block(self, output: Output, job: Job, first: int, rows: int) -> Moved:
+    def _block(self, output: Sink, job: Job, first: int, rows: int) -> Moved:
         spec = self.base.spec(job.source)
         old = max(0, min(rows, spec.rows - first))  # an extended vocabulary has rows the base has not
         raw = self.base.read(job.source, first, old, self._buffer("raw", old * spec.row_bytes)) if old else None
@@ -143,7 +149,7 @@ class _Worker:
             self._new_rows(output, job, first + old, rows - old)
         return moved
 
-    def _old_rows(self, output: Output, job: Job, first: int, raw: "torch.Tensor") -> Moved:
+    def _old_rows(self, output: Sink, job: Job, first: int, raw: "torch.Tensor") -> Moved:
         if not job.changes:
             return self._round(output, job, first, raw, raw.float(), None)
         base = self._floats("base", raw)
@@ -154,15 +160,15 @@ class _Worker:
         only = job.changes[0][0]
         if len(job.changes) == 1 and isinstance(only, LowRank) and base.ndim == 2:
             left, right = only.factors(first, base.shape[0])
-            base.addmm_(left, right, alpha=only.scale * job.changes[0][1] * self.config.strength)
+            base.addmm_(left, right, alpha=only.scale * job.changes[0][1] * job.strength)
             return self._round(output, job, first, raw, base, bool(only.a.any() and only.b.any()))
         change = self._change(job, first, base)
-        return self._round(output, job, first, raw, base.add_(change, alpha=self.config.strength), change != 0)
+        return self._round(output, job, first, raw, base.add_(change, alpha=job.strength), change != 0)
 
     def _replaced(self, job: Job) -> Replace | None:
         """A tensor that is simply taken over: then its bytes are, too."""
         (delta, weight), *more = job.changes
-        plain = self.config.method == "linear" and not more and weight * self.config.strength == 1
+        plain = self.config.method == "linear" and not more and weight * job.strength == 1
         return delta if plain and isinstance(delta, Replace) else None
 
     def _change(self, job: Job, first: int, base: "torch.Tensor") -> "torch.Tensor":
@@ -171,13 +177,13 @@ class _Worker:
             return changes[0] * weights[0]  # the other adapter leaves this tensor alone
         return self.combine(changes, weights, self.config.density, f"{self.config.seed}:{job.name}")
 
-    def _new_rows(self, output: Output, job: Job, first: int, rows: int) -> None:
+    def _new_rows(self, output: Sink, job: Job, first: int, rows: int) -> None:
         delta = next(delta for delta, _ in job.changes if isinstance(delta, Replace))
         values = delta.new(first, rows).to(torch_type(job.dtype))
         _check_finite(values, job.name)
         output.write(job.name, first, values)
 
-    def _round(self, output: Output, job: Job, first: int, raw: "torch.Tensor", result: "torch.Tensor", moves: Any) -> Moved:  # fmt: skip
+    def _round(self, output: Sink, job: Job, first: int, raw: "torch.Tensor", result: "torch.Tensor", moves: Any) -> Moved:  # fmt: skip
         """Round once, look, write. ``moves``: which entries should change (True: all; None: those that do)."""
         rounded = self._typed("out", result, job.dtype)
         rounded.copy_(result)

@@ -25,6 +25,7 @@ KEPT_OF_TRAINING = (
     "template_digest",
     "settings_digest",
     "checkpoint_key",
+    "intruders",
 )
 
 
@@ -124,5 +125,5 @@ def _card(
     merged = [{"digest": a.digest, "weight": w, "kind": a.kind, "training": t} for (a, w), t in zip(read, training, strict=True)]  # fmt: skip
     return {
         "schema": "retain.manifest/1", "files": files, "model_digest": digest.of_manifest(files), "base_digest": base_digest,
-        "method": config.method, "strength": config.strength, "adapters": merged, "notes": list(notes),
+        "method": config.method, "strength": config.strength, "first_layer": config.first_layer, "adapters": merged, "notes": list(notes),
     }  # fmt: skip

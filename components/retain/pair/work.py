@@ -13,8 +13,11 @@ from retain.resolve.recipe import Recipe
 from retain.resolve.work import plan_the_gate
 from retain.tracking import home
 
-# What a comparison without a training cannot have: there are no rows to learn from, and none that measure a target.
-WITHOUT_TARGET = {"gate_settings": {"target.rule": "none"}, "score_settings": {"target.metric": "none"}}
+# What a comparison without a training cannot have: no rows that measure a target, and no change that could be weakened.
+WITHOUT_TARGET = {
+    "gate_settings": {"target.rule": "none", "on_fail": "stop"},
+    "score_settings": {"target.metric": "none"},
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def settings(form: Mapping[str, Any]) -> Recipe:
     for name, fixed in WITHOUT_TARGET.items():
         for key, value in fixed.items():
             if (form[name] or {}).get(key, value) != value:
-                raise ConfigError(f"{name}: '{key}' can only be '{value}' here", got=form[name][key], fix="compare on benchmarks; a target needs the rows of a training recipe")  # fmt: skip
+                raise ConfigError(f"{name}: '{key}' can only be '{value}' here", got=form[name][key], fix="compare on benchmarks; a target and a repair need a training recipe")  # fmt: skip
     # train_method: how the candidate was trained is not known; a full tune flips the most items, so it is planned for.
     shared = {
         "base_model": form["base_model"] or "-",

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from retain.page import Html, esc
-from retain.train.config import MERGEABLE, METHOD_RATES, known_rates
+from retain.repair.proposal import forget_less
+from retain.train.config import MERGEABLE
 
 LOST = {"macro_margin", "benchmark_drop", "critical_margin"}
-STRENGTH, SHARE, MOST_SHARE = 0.7, 0.05, 0.25
 Settings = Mapping[str, Any]
 
 
@@ -30,32 +30,11 @@ def advice(verdict: Settings, recipe: Settings) -> list[Html]:
 
 
 def _forget_less(recipe: Settings) -> list[Html]:
-    train, data = recipe.get("train", {}), recipe.get("data", {})
-    method = train.get("method", "")
+    method = recipe.get("train", {}).get("method", "")
     steps = []
-    if method in {"", *MERGEABLE}:
-        steps.append(_set("Go back towards the base without training again: the loss shrinks faster than the gain", "merge.strength", STRENGTH))  # fmt: skip
-    if method == "full":
-        steps.append(_set("Train low-rank adapters instead of every weight", "train.method", "lora"))
-    steps += _lower_rate(method, train.get("objective", "sft"), train.get("learning_rate", "auto"))
-    share = data.get("replay", {}).get("share", 0.0)
-    if share < MOST_SHARE:
-        wanted = SHARE if share < SHARE else min(MOST_SHARE, round(3 * share, 2))
-        steps.append(_set(f"Mix in more general rows ({100 * share:g} % of the tokens now)" if data else "Mix in more general rows", "data.replay.share", wanted))  # fmt: skip
-    if train.get("num_train_epochs", 0) > 2:
-        steps.append(_set(f"Train shorter ({train['num_train_epochs']:g} epochs now)", "train.num_train_epochs", 2))
-    return steps
-
-
-def _lower_rate(method: str, objective: str, rate: Any) -> list[Html]:
-    if method not in METHOD_RATES:
-        return []
-    usual, most = known_rates(method, objective)
-    rate = usual if rate in ("auto", 0) else rate
-    if rate <= usual:
-        return [_set(f"Lower the rate ({rate:g} now)", "train.learning_rate", f"{rate / 2:g}")]
-    too_high = f"; above {most:g} {method} is known to forget" if rate > most else ""
-    return [_set(f"Lower the rate ({rate:g} now{too_high})", "train.learning_rate", f"{usual:g}")]
+    if method in {"", *MERGEABLE} and recipe.get("gate", {}).get("on_fail") != "repair":
+        steps.append(_set("Go back towards the base without training again, as far as items set apart say is enough", "gate.on_fail", "repair"))  # fmt: skip
+    return steps + [_set(change.why, change.key, change.then) for change in forget_less(recipe)]
 
 
 def _see_more(needed: int) -> list[Html]:

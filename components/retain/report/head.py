@@ -153,5 +153,11 @@ def _notes(verdict: Mapping[str, Any]) -> str:
 
 
 def _next(material: Material) -> str:
-    steps = advice(material.verdict, material.recipe.get("recipe", {}))
+    # A report with a repair in it was written after the repair: it does not announce one.
+    verdict = (
+        {**material.verdict, "action": "stop"}
+        if material.repair and material.verdict["action"] == "repair"
+        else material.verdict
+    )
+    steps = advice(verdict, material.recipe.get("recipe", {}))
     return f'<div class="next"><h3>What to do next</h3>{listed(steps)}</div>' if steps else ""

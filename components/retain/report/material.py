@@ -28,6 +28,7 @@ class RunFolders:
     preview: Path | None = None
     recipe: Path | None = None
     dataset: Path | None = None
+    repair: Path | None = None
 
     @classmethod
     def of(cls, **paths: str) -> "RunFolders":
@@ -65,6 +66,7 @@ class Material:
     history: Mapping[str, Any]
     mixture: Mapping[str, Any]
     recipe: Mapping[str, Any]
+    repair: Mapping[str, Any]
     refused: list[Refused]
     refused_rows: int
     excerpts: Excerpts
@@ -75,12 +77,13 @@ def read(verdict: Path, folders: RunFolders) -> Material:
     decided = read_json(verdict / "verdict.json", schema=VERDICT)
     proof = verdict / "evidence.json"
     refused, rows = _refused(folders.there("rejects"))
+    mended = folders.there("repair")
     preview = folders.there("preview")
     return Material(
         verdict=decided, folders=folders, evidence=read_json(proof, schema=EVIDENCE) if proof.is_file() else {},
         base=_scores(folders.there("base_scores")), tuned=_scores(folders.there("candidate_scores")),
         history=_json(folders.there("history"), "retain.history/1"), mixture=_info(folders.there("mixture"), "retain.mixture/1"),
-        recipe=_json(folders.there("recipe"), "retain.recipe/1"), refused=refused, refused_rows=rows,
+        recipe=_json(folders.there("recipe"), "retain.recipe/1"), repair=_json(mended / "repair.json" if mended else None, "retain.repair/1"), refused=refused, refused_rows=rows,
         excerpts=read_preview(preview.read_text(encoding="utf-8")) if preview else Excerpts(),
     )  # fmt: skip
 

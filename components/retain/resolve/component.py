@@ -30,7 +30,7 @@ def resolve(
     "Resolved",
     [
         ("base", dict), ("sources", list), ("checks", dict), ("template", dict), ("rehearse", dict), ("mix", dict),
-        ("train", dict), ("merge", dict), ("score", dict), ("gate", dict), ("publish", dict),
+        ("train", dict), ("merge", dict), ("score", dict), ("gate", dict), ("repair", dict), ("publish", dict),
     ],
 ):  # fmt: skip
     """Pin everything a run depends on: settings are checked, URIs become digests; later steps take only these.
@@ -45,7 +45,7 @@ def resolve(
         gate_settings: tiers, margins, looks.
         publish: register the model when the gate passes.
         publish_name: registered model's name.
-        run_settings: revision, merge, registry, tracking.
+        run_settings: revision, merge, repair, registry, tracking.
         score_benchmarks: lm-eval task names, comma-separated.
         score_settings: shots, limits, target metric, precision.
         train_epochs: passes over the mixture.

@@ -46,11 +46,11 @@ def _check_room(resolved: Resolved, run: Path) -> None:
 
 
 def outputs(resolved: Resolved) -> tuple[Any, ...]:
-    """base, sources, checks, template, rehearse, mix, train, merge, score, gate, publish: JSON without a null."""
+    """base, sources, checks, template, rehearse, mix, train, merge, score, gate, repair, publish: JSON without a null."""
     recipe = resolved.recipe.as_parameter()
     data = recipe["data"]
     rehearse = {**data["rehearse"], "wanted": data["replay"]["source"] == "generated"}
-    stages = [recipe[name] for name in ("train", "merge", "score", "gate", "publish")]
+    stages = [recipe[name] for name in ("train", "merge", "score", "gate", "repair", "publish")]
     return (resolved.base, resolved.sources, data["checks"], data["template"], rehearse, data["replay"], *stages)
 
 

@@ -39,14 +39,14 @@ SETTINGS = {
 SHOWN = {
     "data_settings": ("checks.max_rejected_share", "checks.max_tokens", "checks.pii", "replay.source", "replay.seed", "template.max_seq_length", "template.long_rows"),
     "gate_settings": ("alpha", "approval", "attempts", "defaults.max_drop", "defaults.tier", "end_run", "looks", "on_fail", "seed", "target.rule"),
-    "run_settings": ("model.revision", "merge.strength", "publish.alias", "publish.licence", "publish.promote", "publish.signing_key", "publish.store", "tracking.experiment"),
+    "run_settings": ("model.revision", "merge.strength", "publish.alias", "publish.licence", "publish.promote", "publish.signing_key", "publish.store", "repair.methods", "repair.strengths", "tracking.experiment"),
     "score_settings": ("apply_chat_template", "batch_tokens", "dtype", "max_length", "target.max_new_tokens", "target.metric", "tasks.0.limit", "tasks.0.num_fewshot"),
     "train_settings": (
         "batch_rows", "dtype", "early_stopping.max_retention_rise_nats", "early_stopping.patience", "gradient_checkpointing", "lora.alpha", "lora.dropout", "lora.r",
         "lora.target_modules", "lr_scheduler_type", "max_grad_norm", "max_steps", "packing", "seed", "warmup_ratio", "weight_decay",
     ),
 }  # fmt: skip
-RUN_STAGES = ("model", "merge", "publish", "tracking")
+RUN_STAGES = ("model", "merge", "repair", "publish", "tracking")
 
 
 def to_form(recipe: Recipe) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from retain.merge.config import MergeConfig
 from retain.mix.config import MixConfig
 from retain.publish.config import PublishConfig
 from retain.rehearse.config import RehearseConfig
+from retain.repair.config import RepairConfig
 from retain.resolve import settings
 from retain.score.config import ScoreConfig
 from retain.template.config import TemplateConfig
@@ -68,6 +69,7 @@ class Recipe(StepConfig):
     merge: MergeConfig = Field(default_factory=MergeConfig)
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     gate: GatePolicy = Field(default_factory=GatePolicy)
+    repair: RepairConfig = Field(default_factory=RepairConfig)
     publish: PublishConfig = Field(default_factory=PublishConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 

@@ -27,7 +27,7 @@ def score(
         metrics: the mean per benchmark.
         dataset: checked rows; those of split test measure the target. None: benchmarks only.
         model: the candidate.
-        role: base or candidate; empty: candidate where a model is given.
+        role: base, candidate or repaired; empty: candidate where a model is given.
         domain: of the adapter in the model, in a run with several; the scores carry it as metadata.
     """
     from retain.score.door import path_of, run

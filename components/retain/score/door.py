@@ -20,10 +20,11 @@ def run(
 ) -> dict[str, float]:  # fmt: skip
     """Score ``model``, or ``base`` where it is an empty text; scores are kept for the next run.
 
-    role: base or candidate; empty: candidate where a model is given. domain: names the stage in the tracker.
+    role: base, candidate or repaired (a candidate once more); empty: candidate where a model is given. domain: names the
+    stage in the tracker.
     """
-    candidate = role == "candidate" if role else bool(model)
-    name = "score-candidate" if candidate else "score-base"
+    candidate = role != "base" if role else bool(model)
+    name = f"score-{role or ('candidate' if candidate else 'base')}"
     with running(name), stage(name, domain=domain) as tracked:
         folder = Path(model) if model else base_folder(base)
         settings = parse(ScoreConfig, config, where="score")

@@ -68,7 +68,7 @@ def _of_item(leaf: Leaf, number: int, doc: dict[str, Any], asked: Sequence[Any],
     sha = tasks.doc_hash(doc)
     return {
         "task": leaf.benchmark, "task_version": leaf.version, "doc_id": leaf.doc_id(number), "doc_hash": sha,
-        "cluster": str(doc.get("cluster") or sha), "stratum": leaf.stratum or str(doc.get("stratum", "")),
+        "cluster": tasks.cluster_of(doc), "stratum": leaf.stratum or str(doc.get("stratum", "")),
         "truncated": truncated, **_of_answer(leaf.task, doc, asked),
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ from retain.score.config import TARGET_TASK, ScoreConfig
 if TYPE_CHECKING:
     from retain.score.lm import Engine
     from retain.score.target import TargetRow
-    from retain.score.tasks import Leaf
+    from retain.score.tasks import Keep, Leaf
 
 Role = Literal["base", "candidate"]
 ENGINE, ENGINE_VERSION = "retain", "1"
@@ -44,12 +44,14 @@ class Run:
     Args:
         load: gives the engine where it is not simply that of the model folder (an adapter switched on).
         variant: what distinguishes this run from one of the model folder alone; part of every key.
+        keep: which items are asked, where not all are.
     """
 
     def __init__(
         self, config: ScoreConfig, model_dir: Path, role: Role, *, load: "Callable[[], Engine] | None" = None,
-        variant: Mapping[str, Any] | None = None,
+        variant: Mapping[str, Any] | None = None, keep: "Keep | None" = None,
     ) -> None:  # fmt: skip
+        self.keep = keep
         self.config, self.model_dir, self.role = config, model_dir, role
         self.place, self.variant = place.resolve(config), dict(variant or {})
         self.model_digest = digest.of_model(model_dir)
@@ -57,14 +59,27 @@ class Run:
         self._load = load or (lambda: load_engine(config, model_dir, self.place))
 
     def jobs(self, dataset: Path | None) -> list[Job]:
-        jobs = [self._benchmark(leaf) for leaf in tasks.load(self.config)]
+        jobs = [self._benchmark(leaf) for leaf in self._leaves()]
         if dataset is not None and self.config.target.metric != "none":
             from retain.score import target
 
-            jobs.append(self._target(target.read(dataset, self.config.target.limit)))
+            rows = target.read(dataset, self.config.target.limit)
+            jobs += [self._target(asked)] if (asked := self._kept(rows)) else []
         if not jobs:
             raise ConfigError("there is nothing to score", where="score.tasks", fix="name at least one benchmark, or give a dataset with test rows")  # fmt: skip
         return jobs
+
+    def _leaves(self) -> "list[Leaf]":
+        leaves = tasks.load(self.config)
+        if self.keep is None:
+            return leaves
+        return [leaf for leaf in (each.among(self.keep) for each in leaves) if leaf.chosen]
+
+    def _kept(self, rows: "Sequence[TargetRow]") -> "Sequence[TargetRow]":
+        if self.keep is None:
+            return rows
+        kept = self.keep(TARGET_TASK, tuple(row.sha for row in rows))
+        return [row for row, is_kept in zip(rows, kept, strict=True) if is_kept]
 
     @cached_property
     def engine(self) -> "Engine":

@@ -5,8 +5,8 @@ import io
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from retain.config import nearest
 from retain.errors import ConfigError, EnvironmentFault
 from retain.score.config import ScoreConfig, TaskSpec
 
+# (benchmark, clusters of its items) → which items are meant.
+Keep = Callable[[str, tuple[str, ...]], Sequence[bool]]
 HERE = Path(__file__).parent
 CORE = HERE / "core"
 # Suites that take rows of the user's own behind the shipped ones.
@@ -27,12 +29,16 @@ NAMED = re.compile(r"^(?:task|group):\s*[\"']?([\w.-]+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Leaf:
-    """One lm-eval task in the frame of a benchmark: `benchmark` is the name in the records, `stratum` the leaf's own."""
+    """One lm-eval task in the frame of a benchmark: `benchmark` is the name in the records, `stratum` the leaf's own.
+
+    `chosen`: numbers of the documents that are asked, where not all are (`among`).
+    """
 
     benchmark: str
     stratum: str
     spec: TaskSpec
     task: Any
+    chosen: frozenset[int] | None = None
 
     @property
     def version(self) -> str:
@@ -54,7 +60,15 @@ class Leaf:
 
     def docs(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(number, document) of the items that count, in the task's own order."""
-        yield from self.task.doc_iterator(limit=self.spec.limit or None)
+        for number, doc in self.task.doc_iterator(limit=self.spec.limit or None):
+            if self.chosen is None or number in self.chosen:
+                yield number, doc
+
+    def among(self, keep: "Keep") -> "Leaf":
+        """The same with those documents alone whose clusters ``keep`` takes."""
+        docs = list(self.docs())
+        kept = keep(self.benchmark, tuple(cluster_of(doc) for _, doc in docs))
+        return replace(self, chosen=frozenset(number for (number, _), is_kept in zip(docs, kept, strict=True) if is_kept))  # fmt: skip
 
 
 def load(config: ScoreConfig) -> list[Leaf]:
@@ -186,6 +200,8 @@ def build_requests(leaf: Leaf, config: ScoreConfig, chat: Callable[..., str] | N
             limit=leaf.spec.limit or None, system_instruction=config.system_text or None, apply_chat_template=chat is not None,
             fewshot_as_multiturn=config.fewshot_as_multiturn, chat_template=chat, tokenizer_name=tokenizer_name if chat else "",
         )  # fmt: skip
+    if leaf.chosen is not None:  # taken out afterwards: few-shot examples are drawn document by document
+        leaf.task._instances = [one for one in leaf.task.instances if one.doc_id in leaf.chosen]
     return list(leaf.task.instances)
 
 
@@ -217,6 +233,11 @@ def definition(leaf: Leaf) -> str:
     config = leaf.task.dump_config()
     metadata = {k: v for k, v in (config.get("metadata") or {}).items() if k not in PLACES}
     return digest.of_json(_plain({**config, "metadata": metadata}))
+
+
+def cluster_of(doc: Any) -> str:
+    """What items that belong together share; an item may be its own."""
+    return str(doc.get("cluster") or doc_hash(doc))
 
 
 def doc_hash(doc: Any) -> str:

@@ -56,7 +56,7 @@ def test_a_closed_gate_names_its_reasons_and_what_to_do(whole: Callable[..., Any
     assert "<li>arithmetic fell by " in page
     assert "<h3>What to do next</h3>" in page
     for step in (
-        "merge.strength=0.7",
+        "gate.on_fail=repair",
         "train.learning_rate=5e-05",
         "data.replay.share=0.25",
         "train.num_train_epochs=2",
@@ -91,7 +91,7 @@ def test_advice_for_a_hasty_full_training() -> None:
     steps = advice(verdict("regressed", "macro_margin"), {"train": train, "data": {"replay": {"share": 0.0}}})
     text = " ".join(steps)
     assert "--set train.method=lora" in text
-    assert "above 2e-05 full is known to forget): <code>--set train.learning_rate=1e-05</code>" in text
+    assert "above 2e-05 full is known to forget): <code>--set train.learning_rate=0.0001</code>" in text
     assert "(0 % of the tokens now): <code>--set data.replay.share=0.05</code>" in text
 
 
@@ -108,7 +108,7 @@ def test_advice_never_asks_for_what_is_already_so() -> None:
 def test_advice_knows_the_method_s_own_rate_and_what_has_a_strength() -> None:
     text = " ".join(advice(verdict("regressed", "macro_margin"), {"train": {"method": "prefix", "learning_rate": 0.0}}))
     assert "--set train.learning_rate=0.0005" in text
-    assert "merge.strength" not in text
+    assert "on_fail" not in text
 
 
 def test_advice_by_reason() -> None:
