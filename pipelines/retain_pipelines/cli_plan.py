@@ -26,6 +26,13 @@ def plan(
         typer.Option("--assume", help="An assumption of the planner, e.g. device=l4, queries=1e6 (again for more)."),
     ] = None,
     last: Annotated[str, typer.Option(help="verdict.json of the last run: its flip rates replace the prior.")] = "",
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Train 20 steps of the recipe on this machine first (needs --mixture): time and memory as measured.",
+        ),
+    ] = False,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
@@ -41,9 +48,24 @@ def plan(
     folder, _ = resolve_base(loaded)
     config = _config(PlanConfig, assume)
     planned = benchmarks(loaded, last)
+    config, seen = _probed(config, loaded.train, mixture, folder) if probe else (config, 0)
     made = make(config, loaded.gate, loaded.train, folder, _facts(loaded, mixture), planned)
-    emit(asdict(made), json, _text(made, config.device))
+    emit({**asdict(made), "probed_bytes": seen}, json, _text(made, config.device, seen))
     check(made.gate)
+
+
+def _probed(config: Any, train: Any, mixture: str, model_dir: Path) -> tuple[Any, int]:
+    """(the assumptions with the measured rate, peak bytes above the imports) of 20 real steps."""
+    import tempfile
+
+    from retain.errors import UsageError
+    from retain.plan.probe import probe
+
+    if not mixture:
+        raise UsageError("a probe trains on real rows", where="--probe", fix="add --mixture FOLDER, as mix wrote it")
+    with tempfile.TemporaryDirectory(prefix="retain-probe-") as scratch:
+        found = probe(train, Path(mixture), model_dir, Path(scratch))
+    return config.model_copy(update={"tokens_per_second": found.tokens_per_second}), found.peak_bytes
 
 
 def _config(kind: Any, assume: list[str] | None) -> Any:
@@ -95,7 +117,7 @@ def _lengths(spec: Any) -> list[int]:
     ]
 
 
-def _text(made: "Plan", device: str) -> str:
+def _text(made: "Plan", device: str, seen: int) -> str:
     own = made.memory[made.method]
     gate = made.gate
     lines = [
@@ -107,6 +129,7 @@ def _text(made: "Plan", device: str) -> str:
         f"  {made.method}: "
         + ", ".join(f"{part} {size / GIB:.2f}" for part, size in own.parts.items() if size > 0.005 * GIB)
         + f" GiB; the peak is in the {own.moment}",
+        *([f"  20 steps here took {seen / GIB:.2f} GiB above the imports"] if seen else []),
         f"time     {made.cost.seconds / 60:.1f} min for {made.cost.tokens:,} tokens at {made.cost.tokens_per_second:,.0f} tokens/s ({made.cost.source})",
         f"money    {made.cost.price:.2f} USD, {made.cost.device_hours:.2f} device hours; pays for itself after {made.break_even:,.0f} queries",
         f"forgets  {made.forgetting.low:.3f} to {made.forgetting.high:.3f} nats a token are to be expected ({made.forgetting.why})",

@@ -69,18 +69,17 @@ def row(name: str, settings: dict[str, Any], replay: bool, folder: Path) -> dict
 def _trained(settings: dict[str, Any], mixture: Path, folder: Path) -> dict[str, Any]:
     import shutil
 
-    import psutil
-
     from retain.train import engine, work  # noqa: F401  the engine's imports are not the training's memory
     from retain.train.config import TrainConfig, rate
+    from retain.train.memory import Peak
 
     shutil.rmtree(folder / "adapter", ignore_errors=True)
     config = TrainConfig.model_validate(settings)
-    imports = psutil.Process().memory_info().rss
+    peak = Peak()
     result = work.train(config, mixture, folder / "base", folder / "adapter", folder / "checkpoints")
     return {
         "method": config.method, "rate": rate(config), "steps": result.steps, "train_loss_nats": result.train_loss_nats,
-        "trained_parameters": result.trainable_parameters, "peak_bytes": result.peak_memory_bytes - imports,
+        "trained_parameters": result.trainable_parameters, "peak_bytes": peak.bytes(result.peak_memory_bytes),
         "tokens_per_second": result.tokens_per_second,
     }  # fmt: skip
 

@@ -1,8 +1,11 @@
 """Memory of a training: freed buffers are kept instead of being faulted in again at every step; the peak is reported."""
 
+import contextlib
 import ctypes
+import re
 import resource
 import sys
+from pathlib import Path
 
 # Options of glibc's mallopt (man 3 mallopt): buffers below the first come from the heap, the heap is trimmed above the second.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
@@ -26,3 +29,24 @@ def peak_memory(device: str) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Peak:
+    """Most memory this process holds from now on, above what it holds now (on a CPU; Linux resets its high-water mark)."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self.before = psutil.Process().memory_info().rss
+        with contextlib.suppress(OSError):  # another system, or a sandbox without it: the mark since the start counts
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def bytes(self, otherwise: int) -> int:
+        """``otherwise``: the peak as `peak_memory` has it; taken as it is for a GPU."""
+        import torch
+
+        if torch.cuda.is_available():
+            return otherwise
+        status = Path("/proc/self/status")
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii")) if status.is_file() else None
+        return (int(found[1]) * 1024 if found else otherwise) - self.before
