@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,11 @@ def _dress(task: Any, profile: Profile, taken: Images, recipe: Recipe, environme
     pod = profile.steps[step]
     if step == "rehearse" and recipe.data.replay.source != "generated":  # the base writes nothing: no GPU
         pod = pod.model_copy(update={"gpu_count": 0, "node_selector": {}, "tolerations": [], "shm": ""})
+    if step == "train" and profile.train_nodes > 1:  # this pod only makes a TrainJob and follows it
+        task.set_env_variable("RETAIN_TRAIN_JOB", _train_job(profile, taken, pod))
+        pod = pod.model_copy(
+            update={"gpu_count": 0, "node_selector": {}, "tolerations": [], "shm": "", "cpu": "1", "memory": "4Gi"}
+        )
     needs_torch = task.container_spec.image == images.reference("gpu") or (step in FETCHING and converts(recipe))
     kind: images.Kind = "gpu" if needs_torch else "cpu"
     task.set_container_image(taken.reference(kind))
@@ -99,6 +105,12 @@ def _dress(task: Any, profile: Profile, taken: Images, recipe: Recipe, environme
         task.set_env_variable("RETAIN_CACHE_URI", profile.cache_uri)
     if step == "close":
         _tell_the_outside(task, profile)
+
+
+def _train_job(profile: Profile, taken: Images, pod: PodSettings) -> str:
+    """Where the nodes are, for the step itself (retain.train.trainjob.Nodes)."""
+    where = {"nodes": profile.train_nodes, "processes": max(1, pod.gpu_count), "image": taken.reference("gpu"), "runtime": profile.train_runtime}  # fmt: skip
+    return json.dumps(where)
 
 
 def _size(task: Any, pod: PodSettings) -> None:

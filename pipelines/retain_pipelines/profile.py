@@ -44,7 +44,7 @@ WITH_TORCH = ("rehearse", "train", "merge", "combine", "score", "repair", "route
 # the other steps' failures are answers (settings refused, rows refused, a closed gate), and those are not asked twice.
 RETRIED = (*WITH_TORCH, "publish")
 OURS = (
-    "RETAIN_RUN_ID", "RETAIN_RUN_DIR", "RETAIN_HOME", "RETAIN_TRACKING", "MLFLOW_TRACKING_URI",
+    "RETAIN_RUN_ID", "RETAIN_TRAIN_JOB", "RETAIN_RUN_DIR", "RETAIN_HOME", "RETAIN_TRACKING", "MLFLOW_TRACKING_URI",
     "RETAIN_WEBHOOK_URL", "RETAIN_KFP_UI", "RETAIN_MLFLOW_UI", "RETAIN_CACHE_URI",
 )  # fmt: skip
 SECRET_NAME = re.compile(r"(?i)(secret|token|passw|credential|access_key|api_?key|private)")
@@ -170,6 +170,8 @@ class Profile(StepConfig):
         description="s3://bucket/prefix where finished scores are shared by content (a base is scored once for all teams); empty: only in home",
     )
     service_account: str = Field(default="", description="service account of the run; empty: the server's own choice")
+    train_nodes: int = Field(default=1, ge=1, le=1024, description="nodes that train together; above 1 the train step makes a Kubeflow TrainJob (trainer v2), with steps.train.gpu_count processes a node, and follows it")  # fmt: skip
+    train_runtime: str = Field(default="retain-torch", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="TrainingRuntime of the namespace that a TrainJob refers to (the chart's, with trainer.runtime.enabled)")  # fmt: skip
     pipeline_root: str = Field(default="", description="where artifacts go, e.g. s3://bucket/retain; empty: the server's own choice")  # fmt: skip
     steps: dict[str, PodSettings] = Field(description="pods by step, complete")
 
@@ -180,6 +182,10 @@ class Profile(StepConfig):
         for name, value in self.environment.items():
             _plain_variable(name, value)
         self._one_node_for_one_writer()
+        if self.train_nodes > 1 and (not self.home.claim or self.home.access_mode != "ReadWriteMany"):
+            raise ValueError(
+                f"train_nodes {self.train_nodes}: all nodes read the mixture and write checkpoints in one place; give home a ReadWriteMany claim"
+            )
         return self
 
     def _one_node_for_one_writer(self) -> None:

@@ -1,6 +1,7 @@
 """Profiles: what they put on every pod, checked in the compiled spec, and what they refuse."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from retain.errors import ConfigError, UsageError
 from retain.resolve.recipe import Recipe
 from retain.resolve.recipe import load as recipe
+from retain.train import trainjob
 from retain_pipelines import compiling, pods, profile
 
 DIGESTS = {"cpu": "sha256:" + "a" * 64, "gpu": "sha256:" + "b" * 64}
@@ -298,3 +300,26 @@ def test_images_need_a_registry_and_both_digests() -> None:
     taken = pods.images_of(profile.load("airgapped"), "", [f"{kind}={sha}" for kind, sha in DIGESTS.items()])
     taken.check()
     assert taken.reference("cpu") == f"registry.internal/retain/retain-cpu:{pods.images.version()}@{DIGESTS['cpu']}"
+
+
+SHARED: dict[str, Any] = {**SMALL, "home": {"claim": "retain-home"}, "train_nodes": 4, "train_runtime": "team-torch"}
+GPU: dict[str, Any] = {"gpu_count": 8, "memory": "64Gi", "node_selector": {"gpu": "h200"}, "tolerations": [{"key": "nvidia.com/gpu"}]}  # fmt: skip
+
+
+def test_several_nodes_become_a_train_job_and_the_step_itself_needs_no_gpu(quickstart: Recipe, tmp_path: Path) -> None:
+    made = built({**SHARED, "steps": {"train": GPU}}, tmp_path, quickstart)
+    asked = json.loads(made.environment("train")["RETAIN_TRAIN_JOB"])
+    assert asked == {"nodes": 4, "processes": 8, "runtime": "team-torch", "image": IMAGES.reference("gpu")}
+    assert trainjob.Nodes.model_validate(asked).nodes == 4
+    assert "accelerator" not in made.container("train")["resources"]
+    assert "nodeSelector" not in made.pod("train")
+    assert "RETAIN_TRAIN_JOB" not in made.environment("merge")
+    one = built({**SHARED, "train_nodes": 1, "steps": {"train": GPU}}, tmp_path, quickstart)
+    assert "RETAIN_TRAIN_JOB" not in one.environment("train")
+
+
+@pytest.mark.parametrize("home", [{}, {"claim": "retain-home", "access_mode": "ReadWriteOnce"}])
+def test_several_nodes_need_a_volume_that_all_of_them_write(home: dict[str, str], tmp_path: Path) -> None:
+    host = {"defaults": {"node_selector": {"kubernetes.io/hostname": "a"}}}
+    with pytest.raises(ConfigError, match="give home a ReadWriteMany claim"):
+        parsed({**SHARED, **host, "home": home}, tmp_path)

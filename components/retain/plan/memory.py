@@ -27,6 +27,7 @@ class TrainShape:
     """What of a training decides its memory. row_tokens: length of the longest row; micro_tokens: of one forward pass.
 
     supervised: share of tokens with a loss. saved_bytes: of a number the model computes in (bf16: 2).
+    moments: bytes that the optimizer keeps of one weight beside its master.
     """
 
     method: Method
@@ -40,6 +41,7 @@ class TrainShape:
     supervised: float = 0.5
     device: Literal["cpu", "cuda"] = "cuda"
     keep_best: bool = True
+    moments: int = 8
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def training_memory(shape: ModelShape, train: TrainShape) -> Memory:
     moving = shape.parameters if full else adapter_parameters(shape, train.r, train.target_modules)
     masters = 0 if s == 4 else 4 * moving
     parts = {
-        "weights": _weights(shape, train), "adapter": 0 if full else s * moving, "gradients": s * moving, "optimizer": masters + 8 * moving,
+        "weights": _weights(shape, train), "adapter": 0 if full else s * moving, "gradients": s * moving, "optimizer": masters + train.moments * moving,
         "step_copies": 0 if s == 4 else 4 * moving, "best_copy": (s if full else 4) * moving if train.keep_best else 0,
         "activations": int(SLACK[train.device] * activation_bytes(shape, train)), "logits": _logits(shape, train), "libraries": LIBRARIES[train.device],
     }  # fmt: skip

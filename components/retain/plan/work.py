@@ -15,6 +15,9 @@ from retain.plan.power import Planned, PlannedTarget
 from retain.plan.shapes import read_shape
 from retain.train.config import TrainConfig, rate
 
+# Bytes of the two moments of one weight on the device (retain.train.optimizer).
+MOMENTS = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 0, "paged_adamw_8bit": 0}
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -51,7 +54,7 @@ def plan(
 ) -> Plan:  # fmt: skip
     """All parts; nothing is refused here: retain.plan.gate.check and ``fits`` say what cannot go on."""
     shape, where = read_shape(model_dir), device(config.device)
-    asked = _train_shape(config, train, facts)
+    asked = train_shape(config, train, facts)
     others: tuple[Method, ...] = ("lora", "qlora", "full")
     memory: dict[str, Memory] = {
         m: training_memory(shape, asked if m == asked.method else replace(asked, method=m)) for m in others
@@ -74,7 +77,8 @@ def plan(
     )  # fmt: skip
 
 
-def _train_shape(config: PlanConfig, train: TrainConfig, facts: RunFacts) -> TrainShape:
+def train_shape(config: PlanConfig, train: TrainConfig, facts: RunFacts) -> TrainShape:
+    """What of a recipe decides its memory; gradient checkpointing counts where it is asked for (auto is decided from this)."""
     where: Literal["cpu", "cuda"] = "cpu" if config.device == "cpu" else "cuda"
     mean = facts.tokens / max(facts.rows, 1)
     in_step = max(facts.longest, int(mean * train.batch_rows / config.devices))
@@ -82,7 +86,7 @@ def _train_shape(config: PlanConfig, train: TrainConfig, facts: RunFacts) -> Tra
     dropout = (0.05 if facts.rows < 1000 else 0.0) if train.lora.dropout == "auto" else train.lora.dropout
     return TrainShape(
         method, max(facts.longest, min(train.micro_tokens, in_step)), facts.longest, train.lora.r, train.lora.target_modules, dropout,
-        train.gradient_checkpointing, 4 if train.dtype == "fp32" else 2, facts.supervised, where, train.early_stopping.keep_best,
+        train.gradient_checkpointing is True, 4 if train.dtype == "fp32" else 2, facts.supervised, where, train.early_stopping.keep_best, MOMENTS[train.optimizer],
     )  # fmt: skip
 
 

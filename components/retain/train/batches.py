@@ -137,12 +137,13 @@ class Steps:
     """A sequence of optimizer steps for a data loader; of each step this process takes its own share of the rows.
 
     ``apart``: replay rows go into micro-batches of their own (the divergence from the base is taken on them alone), and so
-    do rows that judge answers. ``crossed``: of a step's kto rows also each prompt with another row's answer.
+    do rows that judge answers. ``crossed``: of a step's kto rows also each prompt with another row's answer. ``even``: all
+    processes make the same forward passes (a split model computes on all of them at once).
     """
 
-    def __init__(self, rows: list[Row], order: list[np.ndarray], shape: Shape, *, rank: int = 0, world: int = 1, apart: bool = False, crossed: bool = False) -> None:  # fmt: skip
+    def __init__(self, rows: list[Row], order: list[np.ndarray], shape: Shape, *, rank: int = 0, world: int = 1, apart: bool = False, crossed: bool = False, even: bool = False) -> None:  # fmt: skip
         self.rows, self.order, self.shape, self.rank, self.world = rows, order, shape, rank, world
-        self.apart, self.crossed = apart, crossed
+        self.apart, self.crossed, self.even = apart, crossed, even
 
     def __len__(self) -> int:
         return len(self.order)
@@ -155,20 +156,33 @@ class Steps:
         if step >= len(self):
             raise IndexError(step)
         rows = [self.rows[i] for i in self.order[step]]
-        mine = rows[self.rank :: self.world] or [rows[0]._replace(weight=0.0)]
-        judged = [row for row in mine if row.judged]
-        replay = [row for row in mine if self.apart and row.part == "replay"]
-        rest = [row for row in mine if not (row.judged or (self.apart and row.part == "replay"))]
+        groups = self._groups(rows, self.rank)
+        if self.even:
+            others = [self._groups(rows, rank) for rank in range(self.world)]
+            for kind, own in groups.items():
+                own += [[_idle(rows)]] * (max(len(other[kind]) for other in others) - len(own))
         micros = [
-            micro | {"replay": part is replay}
-            for part in (rest, judged, replay)
-            for micro in as_batches(part, self.shape)
+            collate(group, padded=self.shape.padded, pad=self.shape.pad) | {"replay": kind == "replay"}
+            for kind, found in groups.items()
+            for group in found
         ]
         replayed = total_weight([row for row in rows if row.part == "replay"])
         return {
             "micros": micros, "total_weight": total_weight(rows), "judged_weight": judged_weight(rows), "replay_weight": replayed,
             "crossed": list(as_batches(crossed(rows)[self.rank :: self.world], self.shape)) if self.crossed else [],
         }  # fmt: skip
+
+    def _groups(self, rows: list[Row], rank: int) -> dict[str, list[list[Row]]]:
+        """Rows of each forward pass of one process, by kind."""
+        kinds: dict[str, list[Row]] = {"rest": [], "judged": [], "replay": []}
+        for row in rows[rank :: self.world] or [_idle(rows)]:
+            kinds["replay" if self.apart and row.part == "replay" else "judged" if row.judged else "rest"].append(row)
+        return {kind: list(split(part, self.shape.micro_tokens, padded=self.shape.padded)) for kind, part in kinds.items()}  # fmt: skip
+
+
+def _idle(rows: Sequence[Row]) -> Row:
+    """A row that trains nothing, for a process that has to take part in a forward pass."""
+    return rows[0]._replace(weight=0.0)
 
 
 def as_batches(rows: list[Row], shape: Shape) -> Iterator[Micro]:

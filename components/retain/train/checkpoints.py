@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from retain import artifacts
 from retain.errors import EnvironmentFault, IntegrityError
 from retain.train import places
-from retain.train.optimizer import MasterAdamW
+from retain.train.optimizer import Masters
+from retain.train.sharding import whole
 
 SCHEMA = "retain.checkpoint/1"
 
@@ -41,17 +42,17 @@ def find(resume: str, folder: Path, key: str) -> Path | None:
     return found
 
 
-def save(folder: Path, step: int, key: str, optimizer: MasterAdamW, extra: dict[str, torch.Tensor], state: dict[str, Any], keep: int, also: Callable[[Path], None]) -> Path:  # fmt: skip
+def save(folder: Path, step: int, key: str, tensors: dict[str, torch.Tensor], state: dict[str, Any], keep: int, also: Callable[[Path], None]) -> Path:  # fmt: skip
     """Write ``step``'s checkpoint and delete all but the last ``keep``.
 
-    ``extra``: tensors beside the optimizer's; ``state``: JSON; ``also`` puts further files into the folder.
+    ``tensors``: the optimizer's (`tensors_of`) and others; ``state``: JSON; ``also`` puts further files into the folder.
     """
     target = folder / f"step-{step:08d}"
     partial = folder / f".{target.name}.{os.getpid()}.partial"
     try:
         clear(folder)
         partial.mkdir(parents=True)
-        save_file(_tensors(optimizer) | extra, partial / "state.safetensors")
+        save_file(tensors, partial / "state.safetensors")
         also(partial)
         for file in partial.iterdir():
             flush(file)
@@ -88,15 +89,14 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def load(checkpoint: Path, optimizer: MasterAdamW) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load(checkpoint: Path, optimizer: Masters) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Put a checkpoint into ``optimizer`` (and through it into the model) and set the random states; (extra tensors, state)."""
     tensors = load_file(checkpoint / "state.safetensors")
     state = artifacts.read_json(checkpoint / "state.json", schema=SCHEMA)
     optimizer.put([tensors.pop(f"master.{i}") for i in range(len(optimizer.masters))])
-    for i, master in enumerate(optimizer.masters):
+    for i in range(len(optimizer.masters)):
         names = [name for name in tensors if name.startswith(f"adam.{i}.")]
-        if names:
-            optimizer.state[master] = {n.rsplit(".", 1)[1]: tensors.pop(n).to(master.device) for n in names}
+        optimizer.set_moments(i, {name.rsplit(".", 1)[1]: tensors.pop(name) for name in names})
     return tensors, state
 
 
@@ -105,12 +105,13 @@ def stopped(checkpoint: Path) -> str:
     return str(artifacts.read_json(checkpoint / "state.json", schema=SCHEMA)["history"]["stop"])
 
 
-def _tensors(optimizer: MasterAdamW) -> dict[str, torch.Tensor]:
-    result = {}
+def tensors_of(optimizer: Masters, best: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Everything of a run that is a tensor, whole: where the model is split, all processes ask for it together."""
+    result = {f"best.{i}": whole(weight) for i, weight in enumerate(best)}
     for i, master in enumerate(optimizer.masters):
-        result[f"master.{i}"] = master.detach().clone()
-        for name, value in optimizer.state[master].items():
-            result[f"adam.{i}.{name}"] = value.clone()
+        result[f"master.{i}"] = whole(master.detach()).clone()
+        for name, value in optimizer.moments(i).items():
+            result[f"adam.{i}.{name}"] = whole(value).clone()
     return result
 
 

@@ -1,6 +1,6 @@
 """Every knob of a training, with its unit and the range it is known to work in."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -90,8 +90,25 @@ class TrainConfig(StepConfig):
     device: str = Field(
         default="auto", description="auto, cpu, cuda or cuda:N; asking for cuda where there is none is an error."
     )
-    gradient_checkpointing: bool = Field(
-        default=False, description="Compute activations twice to save memory (about a third slower)."
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        default="auto",
+        description="Processes of this machine that train together; auto: one for each GPU, one on a CPU.",
+    )
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none",
+        description="Several processes under torchrun: none: each holds the whole model (DDP); fsdp: weights, gradients and optimizer are split among them (FSDP2), for models that do not fit one GPU.",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = Field(
+        default="adamw",
+        description="adamw: two fp32 moments a weight (8 bytes); adamw_8bit: in 8 bits (2 bytes, bitsandbytes); paged_…: moments move to the host where the GPU is full.",
+    )
+    gradient_checkpointing: bool | Auto = Field(
+        default="auto",
+        description="Compute activations twice to save memory (about a third slower); auto: where the planned memory does not fit.",
+    )
+    fused_kernels: Literal["auto", "off", "liger"] = Field(
+        default="auto",
+        description="liger: liger-kernel's fused norms, rotations and MLPs (GPU); auto: where it is installed.",
     )
     eval_steps: int | Auto = Field(
         default="auto",
@@ -144,7 +161,7 @@ class TrainConfig(StepConfig):
 
 
 # What does not change the trained weights, and so is outside the key of a checkpoint.
-BESIDE_THE_RECIPE = {"save_steps", "keep_checkpoints", "resume", "checkpoint_uri"}
+BESIDE_THE_RECIPE = {"save_steps", "keep_checkpoints", "resume", "checkpoint_uri", "processes"}
 
 
 def known_rates(method: str, objective: str) -> tuple[float, float]:

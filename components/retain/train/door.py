@@ -9,6 +9,7 @@ from retain.config import parse
 from retain.resolve.work import base_folder
 from retain.steps import numbers, running, say
 from retain.tracking import home, stage
+from retain.train import launch, trainjob
 from retain.train.config import TrainConfig
 from retain.train.work import train
 
@@ -24,9 +25,12 @@ def run(
 ) -> dict[str, float]:
     with running("train"), stage("train", domain=domain) as tracked:
         settings = parse(TrainConfig, config, where="train")
-        result = train(
-            settings, Path(mixture), base_folder(base), Path(adapter), home() / "checkpoints", tracked.metrics
-        )
+        if nodes := trainjob.asked():
+            result = trainjob.train(nodes, settings, base, Path(mixture), Path(adapter), tracked.metrics)
+        elif (count := launch.processes(settings)) > 1:
+            result = launch.train(count, settings, base, Path(mixture), Path(adapter), tracked.metrics)
+        else:
+            result = train(settings, Path(mixture), base_folder(base), Path(adapter), home() / "checkpoints", tracked.metrics)  # fmt: skip
         facts = numbers(vars(result))
         write_json(
             Path(history),

@@ -1,24 +1,28 @@
 """transformers' Trainer with our batches, loss, optimizer and checkpoints: the loop itself is theirs."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState
 
 from retain.errors import ConfigError, Interrupted
-from retain.train import anchor, checkpoints
+from retain.train import anchor, checkpoints, sharding
 from retain.train.anchor import SHARE_OF_LOSS, Anchor
+from retain.train.arguments import arguments
 from retain.train.batches import Micro, Steps, as_batches, to_device
 from retain.train.config import TrainConfig, rate
 from retain.train.loss import Head
 from retain.train.methods import kind
-from retain.train.optimizer import MasterAdamW
+from retain.train.optimizer import Masters, make
 from retain.train.places import Place
+from retain.train.rhythm import Rhythm
 from retain.train.rows import Row, judged_weight, total_weight
+from retain.train.sharding import like, whole
+from retain.train.speed import Choices
 from retain.train.watch import Watch, history_from, history_json
 
 Log = Callable[[dict[str, float], int], None]
@@ -34,6 +38,7 @@ class Plan:
     every: tuple[int, int]
     place: Place
     log: Log
+    choices: Choices
 
 
 class Engine(Trainer):
@@ -42,13 +47,18 @@ class Engine(Trainer):
     def __init__(self, config: TrainConfig, model: Any, plan: Plan, watch: Watch, device: str) -> None:
         self.config, self.plan, self.watch = config, plan, watch
         self.optimizer: Any
-        model.to(device)
+        split = config.sharding == "fsdp"
+        if not split:
+            model.to(device)
         self.head = Head(model.get_base_model() if hasattr(model, "get_base_model") else model)
         self.anchor = self._anchored(model, device)
+        if split:
+            sharding.start(device)
+            sharding.split(model, device)
         self.extra: dict[str, float] = {}
         self.best: list[torch.Tensor] = []
         self.interrupted = False
-        super().__init__(model=model, args=arguments(config, plan, device), train_dataset=plan.steps, callbacks=[_Rhythm(self)])  # fmt: skip
+        super().__init__(model=model, args=arguments(config, plan.choices, len(plan.steps), plan.place.folder, device), train_dataset=plan.steps, callbacks=[Rhythm(self)])  # fmt: skip
         for name in ("PrinterCallback", "ProgressCallback", "DefaultFlowCallback"):
             self._drop(name)
 
@@ -76,8 +86,10 @@ class Engine(Trainer):
 
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None:
-            trainable = [p for p in self.model.parameters() if p.requires_grad]
-            self.optimizer = MasterAdamW(trainable, lr=rate(self.config), weight_decay=self.config.weight_decay)
+            self.trainable = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+            self.optimizer = make(
+                self.config.optimizer, [p for _, p in self.trainable], lr=rate(self.config), weight_decay=self.config.weight_decay
+            )  # fmt: skip
         return self.optimizer
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -88,7 +100,7 @@ class Engine(Trainer):
         self.extra = {}
         for i, micro in enumerate(micros):
             last = i == len(micros) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            with self._gradients_kept(model, last):
                 task, held = self._losses(model, to_device(micro, self.args.device), inputs)
                 self.accelerator.backward((task + held) * self.args.world_size)
             loss += task.detach() * self.args.world_size
@@ -96,6 +108,16 @@ class Engine(Trainer):
         if self.anchor is not None:
             self._pull(self.anchor, float(self.accelerator.reduce(loss, "mean")))
         return loss
+
+    @contextlib.contextmanager
+    def _gradients_kept(self, model: Any, last: bool) -> Iterator[None]:
+        """Inside, gradients are summed on each process alone, but for the last micro-batch of a step."""
+        if self.config.sharding == "fsdp":
+            model.set_requires_gradient_sync(last)
+            yield
+            return
+        with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            yield
 
     def _losses(self, model: Any, micro: Micro, step: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """(this micro-batch's part of the step's mean loss, beta · its part of the mean divergence from the base on replay)."""
@@ -184,22 +206,35 @@ class Engine(Trainer):
         optimizer = self.masters()
         return [p.data for p in optimizer.sources] if kind(self.model) == "weights" else optimizer.masters
 
-    def masters(self) -> MasterAdamW:
+    def masters(self) -> Masters:
         """Our optimizer, also where accelerate has wrapped it."""
-        found: MasterAdamW = getattr(self.optimizer, "optimizer", self.optimizer)
+        found: Masters = getattr(self.optimizer, "optimizer", self.optimizer)
         return found
+
+    def agree(self) -> None:
+        """One process that is asked to stop stops all: each takes part in every step, or the others wait for ever."""
+        if self.args.world_size > 1:
+            asked = torch.tensor(float(self.interrupted), device=self.args.device)
+            self.interrupted = bool(self.accelerator.reduce(asked, "sum") > 0)
+
+    def named_weights(self) -> dict[str, torch.Tensor]:
+        """What is saved, by its name in the model, whole: where the model is split, all processes ask for it together."""
+        weights = {id(p): weight for p, weight in zip(self.masters().sources, self.final_weights(), strict=True)}
+        return {name: whole(weights[id(p)]) for name, p in self.trainable if id(p) in weights}
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not (self.args.should_save or self.config.sharding == "fsdp"):
+            return
+        tensors = checkpoints.tensors_of(self.masters(), self.best)
         if not self.args.should_save:
             return
-        extra = {f"best.{i}": weight for i, weight in enumerate(self.best)}
         schedule = {k: v for k, v in self.lr_scheduler.state_dict().items() if k != "lr_lambdas"}
         state = {"history": history_json(self.watch.history), "schedule": schedule}
         place, keep = self.plan.place, self.config.keep_checkpoints
         saved = checkpoints.save(
-            place.folder, self.state.global_step, place.key, self.masters(), extra, state, keep,
+            place.folder, self.state.global_step, place.key, tensors, state, keep,
             lambda folder: self.state.save_to_json(str(folder / "trainer_state.json")),
         )  # fmt: skip
         place.keep(saved, keep)
@@ -212,7 +247,8 @@ class Engine(Trainer):
         if checkpoint is None:
             return
         extra, state = checkpoints.load(Path(checkpoint), self.masters())
-        self.best = [extra[f"best.{i}"] for i in range(len(extra))]
+        now = self.final_weights()
+        self.best = [like(extra[f"best.{i}"], now[i]) for i in range(len(extra))]
         self.watch.history.__dict__.update(vars(history_from(state["history"])))
         self.lr_scheduler.load_state_dict(state["schedule"] | {"lr_lambdas": [None] * len(self.lr_scheduler.base_lrs)})
         for group, value in zip(self.masters().param_groups, state["schedule"]["_last_lr"], strict=True):
@@ -229,49 +265,6 @@ class Engine(Trainer):
         if checkpoint is not None:
             checkpoints.restore_random(self.random_state)
         self.watch.pause()
-
-
-class _Rhythm(TrainerCallback):
-    """When to log (always), evaluate, save and stop."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == 0:
-            self.engine.evaluate()
-        self.engine.watch.pause()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        engine, (evaluate, save) = self.engine, self.engine.plan.every
-        last = state.global_step == state.max_steps
-        control.should_log = True
-        control.should_evaluate = last or state.global_step % evaluate == 0
-        control.should_save = engine.interrupted or state.global_step % save == 0
-        control.should_training_stop = control.should_training_stop or engine.interrupted or last
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The one epoch of the loop is the whole run, and its last step has already been evaluated and saved."""
-        control.should_log = control.should_evaluate = control.should_save = False
-
-
-def arguments(config: TrainConfig, plan: Plan, device: str) -> TrainingArguments:
-    """transformers' settings for our loop: the library neither saves, logs, evaluates nor reports by itself."""
-    steps = len(plan.steps)
-    return TrainingArguments(
-        output_dir=str(plan.place.folder), max_steps=steps, per_device_train_batch_size=1, learning_rate=rate(config),
-        lr_scheduler_type=config.lr_scheduler_type, warmup_steps=round(config.warmup_ratio * steps), max_grad_norm=config.max_grad_norm,
-        seed=config.seed, save_strategy="no", eval_strategy="no", logging_strategy="no",
-        logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
-        use_cpu=device == "cpu", bf16=False, ddp_find_unused_parameters=False, **_checkpointing(config),
-    )  # fmt: skip
-
-
-def _checkpointing(config: TrainConfig) -> dict[str, bool]:
-    """The option was renamed within transformers 5; left out where it is off."""
-    names = TrainingArguments.__dataclass_fields__
-    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    return {name: True} if config.gradient_checkpointing else {}
 
 
 def run(engine: Engine, checkpoint: Path | None) -> None:

@@ -15,7 +15,10 @@ def load_base(config: TrainConfig, folder: Path, device: str) -> Any:
     pairs = is_encoder_decoder(folder)
     if config.method == "qlora":
         return _quantised(config, folder, device, pairs)
-    return models.load_model(folder, dtype=config.dtype, device=device, seq2seq=pairs)
+    if config.sharding == "none":
+        return models.load_model(folder, dtype=config.dtype, device=device, seq2seq=pairs)
+    dtype = "bf16" if models.torch_dtype(config.dtype, device).itemsize == 2 else "fp32"  # of the GPU, not of the host
+    return models.load_model(folder, dtype=dtype, seq2seq=pairs)
 
 
 def is_encoder_decoder(folder: Path) -> bool:

@@ -17,7 +17,7 @@ class LoraConfig(StepConfig):
     r: int = Field(default=16, ge=1, le=4096, description="Rank of the update, in dimensions.")
     alpha: float = Field(default=32.0, gt=0, description="Scale numerator: the update is multiplied by alpha / r.")
     dropout: float | Auto = Field(
-        default="auto", description="Share of adapter inputs dropped while training, 0 to 1; auto: .05 under 1 000 rows, else 0."
+        default="auto", description="Share of adapter inputs dropped while training, 0 to 1; auto: .05 under 1 000 rows, else (and for pissa, olora, corda) 0."
     )  # fmt: skip
     target_modules: str | list[str] = Field(
         default="mlp-only",

@@ -9,7 +9,7 @@ from typing import Any
 from retain.errors import ConfigError
 from retain.train import bottleneck, lora_linear, probe, starts, targets
 from retain.train.config import TrainConfig
-from retain.train.method_config import LoraConfig
+from retain.train.method_config import MUTATING_STARTS, LoraConfig
 from retain.train.rows import Row
 
 SMALL_DATA_ROWS = 1000
@@ -78,8 +78,9 @@ def lora(start: Start) -> Any:
 
 
 def _auto_dropout(start: Start) -> float:
-    """A preference is a small difference of two answers, which dropout would drown."""
-    return 0.05 if len(start.rows) < SMALL_DATA_ROWS and start.config.objective == "sft" else 0.0
+    """A preference is a small difference of two answers, which dropout would drown; a mutating start holds parts of the base."""
+    few, mutating = len(start.rows) < SMALL_DATA_ROWS, start.config.lora.init in MUTATING_STARTS
+    return 0.05 if few and start.config.objective == "sft" and not mutating else 0.0
 
 
 def _planned(model: Any, knobs: LoraConfig) -> tuple[list[str], dict[str, int], dict[str, float]]:

@@ -1,6 +1,9 @@
 """Knobs that cannot act together are refused with the reason, before anything is loaded."""
 
+import importlib.util
+
 from retain.errors import ConfigError, DataRefused
+from retain.train import sharding, speed
 from retain.train.config import SOFT_PROMPTS, TrainConfig, known_rates, rate
 from retain.train.method_config import MUTATING_STARTS, PreferenceConfig, WeightingConfig
 from retain.train.rows import Mixture
@@ -48,8 +51,11 @@ def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
         (lora.train_head and config.anchor.kind != "none", "the anchor pulls the adapters' products, and a head that is trained whole has none", "lora.train_head", "switch it off, or use kl"),
         (lora.train_head and method not in LORA_FAMILY, f"method {method} does not train a head beside it", "lora.train_head", "use method lora or qlora"),
         (mutating and lora.train_head, "peft converts such a start back to a plain adapter only without a head beside it", "lora.init", "use lora.init default"),
+        (mutating and lora.dropout not in ("auto", 0), f"a {lora.init} start holds the base's own main directions, and dropout would drop parts of the base", "lora.dropout", "use auto or 0, or lora.init default"),
         (mutating and lora.use_dora, "peft converts such a start back to a plain adapter only without DoRA", "lora.init", "use lora.init default"),
-        (method == "prefix" and config.gradient_checkpointing, "a prefix is a cache, and activations cannot be computed twice with one", "gradient_checkpointing", "switch it off"),
+        (method == "prefix" and config.gradient_checkpointing is True, "a prefix is a cache, and activations cannot be computed twice with one", "gradient_checkpointing", "switch it off"),
+        *_sharding_faults(config, mutating),
+        *_device_faults(config, device),
         (bool(config.prompt.text) and method != "prompt", f"method {method} does not start from words", "prompt.text", "use method prompt"),
         (config.prompt.projection and method != "prefix", f"method {method} has no projection", "prompt.projection", "use method prefix"),
         (method == "probe" and (config.kl.beta > 0 or config.anchor.kind != "none"), "a probe leaves the base as it is: there is nothing to hold back", "kl.beta" if config.kl.beta > 0 else "anchor.kind", "switch it off"),
@@ -93,6 +99,29 @@ def check_rows(config: TrainConfig, rows: Mixture, folder: str) -> None:
             raise DataRefused("replay rows are plain rows: they are there to be kept, not to be judged", where=where, got=row.kind, fix="map them to prompt and completion")  # fmt: skip
         if row.kind != wanted and (row.part == "target" or row.kind != "plain rows"):
             raise DataRefused(f"method {config.method} with objective {config.objective} learns from {wanted}", where=where, got=row.kind, expected=wanted, fix=FIXES[row.kind])  # fmt: skip
+
+
+def _sharding_faults(config: TrainConfig, mutating: bool) -> list[tuple[bool, str, str, str]]:
+    on, where = config.sharding == "fsdp", "sharding"
+    return [
+        (on and sharding.processes() < 2, "there is one process only: nothing can be shared out", where, "start it with torchrun --nproc-per-node N, or use sharding: none"),
+        (on and config.method not in sharding.METHODS, f"the parameters of method {config.method} cannot be split", where, f"use sharding: none, or method {' or '.join(sharding.METHODS)}"),
+        (on and config.objective != "sft", f"objective {config.objective} compares answers in passes that the processes would not share", "objective", "use objective sft, or sharding: none"),
+        (on and mutating, "such a start is given back at the end from whole weights", "lora.init", "use lora.init default, or sharding: none"),
+        (on and config.optimizer != "adamw", "bitsandbytes' optimizers know no split weights", "optimizer", "use adamw, whose moments are split too"),
+        (on and config.anchor.kind != "none", "the anchor reads whole weights, and a split model has none", "anchor.kind", "use kl, or sharding: none"),
+    ]  # fmt: skip
+
+
+def _device_faults(config: TrainConfig, device: str) -> list[tuple[bool, str, str, str]]:
+    cpu, paged = device == "cpu", config.optimizer.startswith("paged")
+    installed = importlib.util.find_spec("bitsandbytes") is not None
+    return [
+        (paged and cpu, "a paged optimizer moves its state between GPU and host; on a CPU bitsandbytes quietly does not page", "optimizer", "use adamw_8bit, or adamw"),
+        (config.optimizer != "adamw" and not installed, "the 8-bit and paged optimizers come with bitsandbytes, which is not installed", "optimizer", "pip install bitsandbytes, or use adamw"),
+        (config.fused_kernels == "liger" and cpu, "liger-kernel's kernels run on GPUs only", "fused_kernels", "use fused_kernels: auto"),
+        (config.fused_kernels == "liger" and not speed.liger_version(), "liger-kernel is not installed", "fused_kernels", "pip install liger-kernel, or use fused_kernels: auto"),
+    ]  # fmt: skip
 
 
 def warnings(config: TrainConfig) -> tuple[str, ...]:

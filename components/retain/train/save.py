@@ -15,6 +15,7 @@ from retain.train.methods import kind
 from retain.train.work import Run, TrainResult
 
 SCHEMA = "retain.adapter/1"
+Weights = dict[str, Any]  # name in the model → tensor
 LIBRARIES = ("torch", "transformers", "peft")
 
 
@@ -23,16 +24,19 @@ def write_adapter(run: Run, folder: Path, model_dir: Path, provenance: dict[str,
     engine = run.engine
     measured = engine.final_facts()
     engine.head.restore()
+    weights = engine.named_weights()
     if engine.args.should_save:  # the first process of several
-        _write(run, folder, model_dir, {"measured": measured, **provenance}, warned)
+        _write(run, weights, folder, model_dir, {"measured": measured, **provenance}, warned)
     engine.accelerator.wait_for_everyone()
     return _result(run, warned, _content(folder))
 
 
-def _write(run: Run, folder: Path, model_dir: Path, provenance: dict[str, Any], warned: tuple[str, ...]) -> None:
+def _write(
+    run: Run, weights: Weights, folder: Path, model_dir: Path, provenance: dict[str, Any], warned: tuple[str, ...]
+) -> None:
     (folder / "retain.json").unlink(missing_ok=True)
     history, what = run.engine.watch.history, kind(run.engine.model)
-    SAVERS[what](run, folder)
+    SAVERS[what](run, weights, folder)
     losses = {name: getattr(history, name) for name in ("train", "target_validation", "retention", "by_dataset")}
     artifacts.write_json(folder / "losses.json", {"schema": "retain.losses/1", **losses})
     card = _card(run, _result(run, warned, _content(folder)), model_dir, what, provenance)
@@ -45,45 +49,38 @@ def _content(folder: Path) -> str:
     )
 
 
-def _save_peft(run: Run, folder: Path) -> None:
+def _save_peft(run: Run, weights: Weights, folder: Path) -> None:
     """fp32 masters, so that a merge can round once; a start taken out of the base is subtracted again (rank 2r)."""
-    optimizer, model = run.engine.masters(), run.engine.model
-    for source, master in zip(optimizer.sources, optimizer.masters, strict=True):
-        source.data = master.data
+    model = run.engine.model
+    own = {} if run.config.sharding == "fsdp" else dict(model.named_parameters())
+    for name, parameter in own.items():  # soft prompts are computed by the model itself, from these
+        if name in weights:
+            parameter.data = weights[name]
     for settings in model.peft_config.values():
         settings.base_model_name_or_path = ""  # a path of this machine says nothing elsewhere; base_digest does
         if run.config.lora.init in ("corda", "eva"):  # how it started is in retain.json; a loader needs no data for it
             settings.corda_config = settings.eva_config = None
             settings.init_lora_weights = True if run.config.lora.init == "eva" else "corda"
     start = {"path_initial_model_for_weight_conversion": str(run.started)} if run.started else {}
+    whole = {"state_dict": weights} if run.config.sharding == "fsdp" else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*changes the base weights.*")  # that is what is undone here
-        model.save_pretrained(str(folder), safe_serialization=True, **start)
+        model.save_pretrained(str(folder), safe_serialization=True, **start, **whole)
     (folder / "README.md").unlink(missing_ok=True)  # peft's card is an empty form
 
 
-def _save_bottleneck(run: Run, folder: Path) -> None:
-    bottleneck.save(folder, run.config.bottleneck, _named_masters(run))
+def _save_bottleneck(run: Run, weights: Weights, folder: Path) -> None:
+    bottleneck.save(folder, run.config.bottleneck, weights)
 
 
-def _save_probe(run: Run, folder: Path) -> None:
-    weights = {name.rpartition(".")[2]: master for name, master in _named_masters(run).items()}
-    probe.save(folder, getattr(run.engine.model, probe.MARK), weights)
+def _save_probe(run: Run, weights: Weights, folder: Path) -> None:
+    named = {name.rpartition(".")[2]: weight for name, weight in weights.items()}
+    probe.save(folder, getattr(run.engine.model, probe.MARK), named)
 
 
-def _named_masters(run: Run) -> dict[str, Any]:
-    """Name in the model → fp32 master, of everything that was trained."""
-    optimizer = run.engine.masters()
-    masters = {id(s): master for s, master in zip(optimizer.sources, optimizer.masters, strict=True)}
-    return {name: masters[id(p)] for name, p in run.engine.model.named_parameters() if id(p) in masters}
-
-
-def _save_weights(run: Run, folder: Path) -> None:
+def _save_weights(run: Run, weights: Weights, folder: Path) -> None:
     """Only the weights that could move, in the precision of the base."""
-    moved, model = {id(p) for p in run.engine.masters().sources}, run.engine.model
-    model.save_pretrained(
-        str(folder), state_dict={name: p.detach() for name, p in model.named_parameters() if id(p) in moved}
-    )
+    run.engine.model.save_pretrained(str(folder), state_dict=weights)
 
 
 SAVERS = {"peft": _save_peft, "bottleneck": _save_bottleneck, "probe": _save_probe, "weights": _save_weights}
@@ -115,5 +112,5 @@ def _card(run: Run, result: TrainResult, model_dir: Path, what: str, provenance:
         "template_digest": run.rows.info.get("template_digest", ""), "settings_digest": digest.of_json(config), "adapter_digest": result.adapter_digest,
         "config": config, "checkpoint_key": run.engine.plan.place.key, "peak_memory_bytes": result.peak_memory_bytes, "seeds": {"train": run.config.seed}, "steps": result.steps, "best_step": result.best_step, "stopped": result.stopped,
         "losses": {name: value for name, value in losses.items() if math.isfinite(value)}, "trainable_parameters": result.trainable_parameters,
-        "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}, "warnings": list(result.warnings), **provenance,
+        "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}, "warnings": list(result.warnings), "choices": list(run.engine.plan.choices.why), **provenance,
     }  # fmt: skip

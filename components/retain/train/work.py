@@ -13,7 +13,7 @@ import numpy as np
 from retain import artifacts, digest, models
 from retain.config import nearest
 from retain.errors import ConfigError
-from retain.train import batches, load, places, rules
+from retain.train import batches, load, places, rules, speed
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import keep_freed_memory
 from retain.train.method_config import MUTATING_STARTS
@@ -120,7 +120,7 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     place.fetch()
     plan = Plan(
         steps, sample(rows.target_validation, config), sample(rows.retention, config),
-        (evaluate, evaluate if config.save_steps == "auto" else int(config.save_steps)), place, log,
+        (evaluate, evaluate if config.save_steps == "auto" else int(config.save_steps)), place, log, speed.choose(config, rows.train, model_dir, device),
     )  # fmt: skip
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
     found = checkpoints.find(config.resume, place.folder, key)
@@ -158,7 +158,9 @@ def plan_steps(config: TrainConfig, rows: Mixture, shape: batches.Shape) -> batc
         len(rows.train), batch_rows=config.batch_rows, epochs=config.num_train_epochs, max_steps=config.max_steps, seed=config.seed
     )  # fmt: skip
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return batches.Steps(rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0, crossed=config.objective == "kto")  # fmt: skip
+    return batches.Steps(
+        rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0, crossed=config.objective == "kto", even=config.sharding == "fsdp",
+    )  # fmt: skip
 
 
 def every(steps: int | str, total: int) -> int:
@@ -189,8 +191,12 @@ def seeded(seed: int) -> None:
 def _signals(engine: Any) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the running step, write a checkpoint and stop; a second one stops at once."""
 
+    signals = 0  # to this process; engine.interrupted may also come from another one
+
     def ask(number: int, frame: Any) -> None:
-        if engine.interrupted:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
             raise KeyboardInterrupt
         engine.interrupted = True
 

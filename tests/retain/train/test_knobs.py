@@ -63,7 +63,7 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 # Flipped by a test of their own: elsewhere in this folder.
 ELSEWHERE = {
-    "seed", "device", "micro_tokens", "packing", "gradient_checkpointing", "eval_steps", "max_eval_rows", "save_steps", "keep_checkpoints", "resume", "divergence_nats",
+    "seed", "device", "micro_tokens", "packing", "gradient_checkpointing", "optimizer", "fused_kernels", "sharding", "processes", "eval_steps", "max_eval_rows", "save_steps", "keep_checkpoints", "resume", "divergence_nats",
     "checkpoint_uri", "objective", "preference.beta", "preference.desirable_weight", "preference.undesirable_weight", "preference.replay_weight",
     "weighting.kind", "weighting.temperature", "weighting.max_token_nats", "task_weights",
     "method", "early_stopping.patience", "early_stopping.min_delta_nats", "early_stopping.max_retention_rise_nats", "early_stopping.keep_best",
@@ -124,6 +124,7 @@ def test_zero_and_auto_are_the_methods_own_rate(trained: Trained) -> None:
         ({"lora": {"train_head": True}, "anchor": {"kind": "l2_sp"}}, "trained whole has none"),
         ({"method": "ia3", "lora": {"train_head": True}}, "does not train a head"),
         ({"lora": {"train_head": True, "init": "pissa"}}, "without a head beside it"),
+        ({"lora": {"init": "pissa", "dropout": 0.05}}, "would drop parts of the base"),
         (
             {"method": "freeze", "lora": {}, "freeze": {"first_layers": 2, "patterns": ["norm", "head"]}},
             "nothing is left",

@@ -105,9 +105,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_leaves_the_last_whole_checkpoint(small_disk: Path) -> None:
     """On a real file system: the message says what to do, nothing half-written is taken, and with more room it goes on."""
     optimizer = MasterAdamW([torch.nn.Parameter(torch.ones(2**17))], lr=0.1)  # half a MiB
-    checkpoints.save(small_disk, 1, "key", optimizer, {}, {}, 2, lambda folder: None)
+    tensors = checkpoints.tensors_of(optimizer, [])
+    checkpoints.save(small_disk, 1, "key", tensors, {}, 2, lambda folder: None)
     with pytest.raises(EnvironmentFault, match="No space left on device") as caught:
-        checkpoints.save(small_disk, 2, "key", optimizer, {}, {}, 2, lambda folder: None)
+        checkpoints.save(small_disk, 2, "key", tensors, {}, 2, lambda folder: None)
     assert "goes on from the last whole checkpoint" in caught.value.fix
     found = checkpoints.find("auto", small_disk, "key")
     assert found is not None
@@ -119,7 +120,7 @@ def test_a_disk_that_fills_up_leaves_the_last_whole_checkpoint(small_disk: Path)
 def test_a_checkpoint_folder_that_cannot_be_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file where the folder should be")
     with pytest.raises(EnvironmentFault, match="could not be written"):
-        checkpoints.save(tmp_path / "home", 1, "key", MasterAdamW([torch.nn.Parameter(torch.ones(2))], lr=0.1), {}, {}, 2, lambda folder: None)  # fmt: skip
+        checkpoints.save(tmp_path / "home", 1, "key", {"x": torch.ones(2)}, {}, 2, lambda folder: None)
 
 
 def test_a_cut_checkpoint_and_one_from_elsewhere_are_refused(trained: Trained, tmp_path: Path) -> None:

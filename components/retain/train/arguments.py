@@ -1,0 +1,27 @@
+"""transformers' settings for our loop, from ours."""
+
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from retain.train import speed
+from retain.train.config import TrainConfig, rate
+from retain.train.speed import Choices
+
+
+def arguments(config: TrainConfig, choices: Choices, steps: int, folder: Path, device: str) -> TrainingArguments:
+    """The loop of ``steps`` steps: the library neither saves, logs, evaluates nor reports by itself."""
+    return TrainingArguments(
+        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=1, learning_rate=rate(config),
+        lr_scheduler_type=config.lr_scheduler_type, warmup_steps=round(config.warmup_ratio * steps), max_grad_norm=config.max_grad_norm,
+        seed=config.seed, save_strategy="no", eval_strategy="no", logging_strategy="no",
+        logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
+        use_cpu=device == "cpu", bf16=False, ddp_find_unused_parameters=False, **_checkpointing(choices), **speed.arguments(choices),
+    )  # fmt: skip
+
+
+def _checkpointing(choices: Choices) -> dict[str, bool]:
+    """The option was renamed within transformers 5; left out where it is off."""
+    names = TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: True} if choices.checkpointing else {}
