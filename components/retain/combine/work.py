@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from retain.artifacts import read_info, read_json
-from retain.divide.work import weights
+from retain.divide.work import domain_of, weights
 from retain.errors import IntegrityError
 
 
@@ -28,7 +28,7 @@ def by_domain(adapters: Sequence[Path], mixtures: Sequence[Path]) -> dict[str, P
 
 def _domain_digest(mixture: Path) -> tuple[str, str]:
     info = read_info(mixture, "retain.mixture/1")
-    names = {source["source"] for source in info["sources"] if source["part"] == "target"}
+    names = {domain_of(source["source"]) for source in info["sources"] if source["part"] == "target"}
     if len(names) != 1:
         raise IntegrityError("a mixture of one domain is wanted here", where=str(mixture), got=", ".join(sorted(names)))
     return names.pop(), info["digest"]

@@ -1,5 +1,6 @@
 """One run becomes one training a domain: the name of a target source is its domain, general rows belong to all."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,11 @@ def domains(sources: Sequence[Mapping[str, Any]]) -> list[str]:
         near = nearest(name, found)
         raise ConfigError(f"data.datasets: nothing to learn '{name}' from", expected="a train file of the same name", fix=f"did you mean '{near}'?" if near else "")  # fmt: skip
     return found
+
+
+def domain_of(source: str) -> str:
+    """The domain of a row's source: validate numbers a second file of the same name (``north#2``)."""
+    return re.sub(r"#\d+$", "", source)
 
 
 def weights(text: str, names: Sequence[str]) -> dict[str, float]:

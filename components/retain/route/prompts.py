@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retain.artifacts import read_rows
+from retain.divide.work import domain_of
 from retain.route.router import BASE
 from retain.score.config import TARGET_TASK, ScoreConfig
 
@@ -24,7 +25,7 @@ class Row(NamedTuple):
 def rows(dataset: Path) -> Iterator[Row]:
     """Target and replay rows of a checked dataset; the name of a target row's source is its domain."""
     for row in read_rows(dataset, "retain.dataset/1"):
-        adapter = row["source"] if row["part"] == "target" else BASE
+        adapter = domain_of(row["source"]) if row["part"] == "target" else BASE
         yield Row(row["id"], adapter, row["split"], text(row["shape"], json.loads(row["payload"])))
 
 

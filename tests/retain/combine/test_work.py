@@ -11,7 +11,11 @@ from retain.errors import IntegrityError
 
 def mixture(folder: Path, domain: str, digest: str) -> Path:
     folder.mkdir()
-    sources = [{"part": "target", "source": domain}, {"part": "replay", "source": "general"}]
+    sources = [
+        {"part": "target", "source": domain},
+        {"part": "target", "source": f"{domain}#2"},
+        {"part": "replay", "source": "general"},
+    ]
     (folder / "info.json").write_text(json.dumps({"schema": "retain.mixture/1", "digest": digest, "sources": sources}))
     return folder
 

@@ -28,7 +28,7 @@ def prompt(name: str, i: int) -> str:
 def row(name: str, i: int, split: str) -> dict[str, Any]:
     part = "replay" if name == "general" else "target"
     chat = {"messages": [{"role": "user", "content": prompt(name, i)}, {"role": "assistant", "content": "yes"}]}
-    return {"id": f"{name}-{split}-{i}", "source": name, "part": part, "split": split, "shape": "messages", "weight": 1.0, "payload": json.dumps(chat)}  # fmt: skip
+    return {"id": f"{name}-{split}-{i}", "source": f"{name}#2" if split == "test" else name, "part": part, "split": split, "shape": "messages", "weight": 1.0, "payload": json.dumps(chat)}  # fmt: skip
 
 
 @pytest.fixture
