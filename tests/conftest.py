@@ -8,6 +8,7 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error",
 )  # fmt: skip
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,39 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite registry with its tables, made once."""
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_registered_models()
+    return file
+
+
+@pytest.fixture
+def registry_home(tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a registry of its own, for this process and its children."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copy(empty_registry, folder)
+    monkeypatch.setenv("RETAIN_HOME", str(folder))
+    monkeypatch.setenv("RETAIN_RUN_ID", "run-1")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def key_pair(tmp_path: Path) -> tuple[Path, Path]:
+    """(private, public) EC keys in PEM form."""
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
+    private.write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
+    return private, public

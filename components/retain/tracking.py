@@ -217,7 +217,7 @@ class _Sender:
     def __init__(self, mlflow: Any, run: str, name: str, started: int) -> None:
         # MLflow's query language has no escape for a quote.
         self.mlflow, self.run, self.name, self.started = mlflow, run.replace("'", "_"), name.replace("'", "_"), started
-        self.experiment = _experiment(mlflow)
+        self.experiment = experiment(mlflow, os.environ.get("MLFLOW_EXPERIMENT_NAME") or "retain")
         with locked(home() / "mlflow-runs.lock"):
             self.id = self._find_or_make(PIPELINE, "")
             if name != PIPELINE:
@@ -297,8 +297,8 @@ class _Sender:
             sys.stderr.write(f"tracking: {path} is gone before it could be sent\n")
 
 
-def _experiment(mlflow: Any) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "retain"
+def experiment(mlflow: Any, name: str) -> str:
+    """The id of an experiment, made where it is missing."""
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         uri = tracking_uri()

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from retain.renew.config import RenewConfig
 from retain.resolve.form import HEADLINES, RUN_STAGES, SETTINGS
 from retain.resolve.recipe import Recipe
 from retain_pipelines import compiling
@@ -32,6 +33,16 @@ cache; everything else is cached by the content of its inputs.
 The run form has the headline parameters below and one flat settings dict per stage. A dict takes any setting of its stage by
 its dotted path (`train_settings: {"lora.r": 8}`); what is not given has its default; a key that does not exist is refused in
 the first task, with the nearest one that does. Lists are written as text with commas.
+
+`retrain` is the same with fresh rows: its first task `renew` pins the model in service (an alias of the registered model) and the
+days of the data window; the candidate must pass against that model and, at margins `cumulative_factor` times as wide, against
+the original base. What all generations lost stands in the registry, version by version, and is drawn in the report.
+
+A gate is asked once: every further candidate for the same target data, baselines and items is an attempt that spends half the
+alpha of the one before (`gate.attempts` of them; counted as runs of the MLflow experiment `retain-gate`, where the signed
+waivers lie too). `gate.approval: required` ends a passing run in `await-approval`, and `retain approve RUN --by NAME` publishes
+it. `retain waive BENCHMARK …` lets one benchmark's drop pass for one model until a day, signed with a key that
+`gate.waiver_keys` names; gate again afterwards: only the gate is repeated, and it is the same attempt.
 
 On a cluster: the [chart](../charts/retain/README.md) installs what the pipelines need and is the runbook of who runs them; the
 [images](../images/README.md) are what the steps run in, also on a laptop (`retain run RECIPE --runner docker`).
@@ -117,6 +128,8 @@ def parameters() -> str:
     """Every headline and every setting with its default and meaning."""
     lines = [SETTINGS_HEAD, "## Headline parameters\n\n| parameter | sets |\n|---|---|\n"]
     lines += [f"| `{name}` | `{path}` |\n" for name, path in sorted(HEADLINES.items())]
+    lines.append("\n`retrain` alone has:\n\n| parameter | default | meaning |\n|---|---|---|\n")
+    lines += [f"| `{name}` | {default} | {meaning} |\n" for name, default, meaning in _fields(RenewConfig, "")]
     for name, stage in sorted(SETTINGS.items()):
         groups = [stage] if stage else list(RUN_STAGES)
         lines.append(f"\n## `{name}`\n\n| key | default | meaning |\n|---|---|---|\n")

@@ -74,6 +74,7 @@ def score(
     model: Annotated[str, typer.Option(help="Model folder or URI.")],
     tasks: Annotated[str, typer.Option(help="lm-eval tasks, groups or YAML files, separated by commas.")] = "core",
     baseline: Annotated[str, typer.Option(help="A second model, scored on the same items (out/base).")] = "",
+    champion: Annotated[str, typer.Option(help="The model in service, scored on the same items (out/champion).")] = "",
     include_path: Annotated[
         list[Path] | None, typer.Option(help="Folder with task YAML files of your own (again for more).")
     ] = None,
@@ -91,7 +92,11 @@ def score(
     out: Out = Path("out"),
     json: Json = False,
 ) -> None:
-    """Score one or two models item by item (out/candidate, out/base)."""
+    """Score a model and those it is compared with, item by item (out/candidate, out/base, out/champion).
+
+    With a recipe whose gate has 4 looks, scoring ends as soon as the gate's rule has decided.
+    """
+    from retain.resolve.door import score_settings
     from retain.resolve.recipe import load
     from retain.score.door import run
 
@@ -100,21 +105,27 @@ def score(
         "tasks": [{"name": name.strip(), **spec} for name in tasks.split(",") if name.strip()], "device": device, "dtype": dtype,
         "include_path": [str(path.absolute()) for path in include_path or []],
     }  # fmt: skip
+    how: dict[str, Any] = {}
     if recipe:
-        settings = load(recipe, overrides).score.as_parameter()
+        loaded = load(recipe, overrides)
+        settings = score_settings(loaded).as_parameter()
+        how = {"policy": loaded.gate.as_parameter(), "baseline": str(out / "base")} if baseline else {}
     results = {}
-    for name, uri in (("base", baseline), ("candidate", model)):
+    for name, uri in (("base", baseline), ("champion", champion), ("candidate", model)):
         if uri:
             results[name] = quiet(
                 json,
                 run,
                 settings,
                 _pinned(uri),
-                str(_folder(uri)) if name == "candidate" else "",
+                str(_folder(uri)),
                 dataset,
                 str(out / name),
                 str(out / f"{name}-metrics.json"),
+                name,
+                **(how if name == "candidate" else {}),
             )
+            how |= {"champion": str(out / "champion")} if how and name == "champion" else {}
     _emit(results, json)
 
 
@@ -152,6 +163,10 @@ def gate(
         str, typer.Option(help="Recipe whose gate section is the policy; empty: the defaults, without a target.")
     ] = "",
     overrides: Set = None,
+    champion: Annotated[str, typer.Option(help="Scores of the model in service, in a retraining; empty: none.")] = "",
+    waivers: Annotated[
+        str, typer.Option(help="File of waivers beside those in the register (retain waive --file).")
+    ] = "",
     evidence: Annotated[str, typer.Option(help="Decide again from this evidence.json alone; no scores are read.")] = "",
     junit: Annotated[str, typer.Option(help="Write a JUnit XML file for a CI system.")] = "",
     comment: Annotated[str, typer.Option(help="Write the table as Markdown, for a comment on a merge request.")] = "",
@@ -173,7 +188,10 @@ def gate(
         raise typer.Exit(int(verdict.exit_code))
     from retain.gate.door import run
 
-    quiet(json, run, _policy(recipe, overrides), str(base), str(candidate), str(out), str(out / "report.html"), first)
+    policy, data = _policy(recipe, overrides)
+    quiet(
+        json, run, policy, str(base), str(candidate), str(out), str(out / "report.html"), data, waivers, champion, first
+    )
     value = read_json(out / "verdict.json", schema="retain.verdict/1")
     _emit(value, json)
     for_ci(value, junit, comment, annotations)
@@ -220,18 +238,21 @@ def for_ci(verdict: dict[str, Any], junit: str, comment: str, annotations: bool)
         sys.stdout.write("".join(f"{line}\n" for line in ci.annotations(verdict)))
 
 
-def _policy(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
+def _policy(recipe: str, overrides: list[str] | None) -> tuple[dict[str, Any], str]:
+    """(policy, digest of the target data): what a pipeline run of the same recipe counts its attempts by."""
     from retain.resolve.recipe import load
 
     if recipe:
-        return load(recipe, overrides).gate.as_parameter()
+        from retain.resolve.work import pinned_sources, target_data
+
+        loaded = load(recipe, overrides)
+        return loaded.gate.as_parameter(), target_data(pinned_sources(loaded))
     from retain.config import parse
     from retain.gate.config import GatePolicy
     from retain.resolve.settings import merge as lay_over
 
-    return parse(
-        GatePolicy, lay_over({"target": {"rule": "none"}}, flags(overrides, "gate.")), where="gate"
-    ).as_parameter()
+    values = lay_over({"target": {"rule": "none"}}, flags(overrides, "gate."))
+    return parse(GatePolicy, values, where="gate").as_parameter(), ""
 
 
 def _pinned(uri: str) -> dict[str, str]:

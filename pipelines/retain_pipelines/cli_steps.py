@@ -182,9 +182,10 @@ VERBS: dict[Callable[..., None], str] = {
 
 
 def register(app: typer.Typer) -> None:
-    from retain_pipelines import cli_cluster, cli_models, cli_plan, cli_registry, cli_route
+    from retain_pipelines import cli_cluster, cli_governance, cli_models, cli_plan, cli_registry, cli_route, cli_service
 
-    for verbs in (VERBS, cli_plan.VERBS, cli_models.VERBS, cli_route.VERBS, cli_registry.VERBS, cli_cluster.VERBS):
+    groups = (cli_plan, cli_models, cli_route, cli_governance, cli_service, cli_registry, cli_cluster)
+    for verbs in (VERBS, *(group.VERBS for group in groups)):
         for verb, example in verbs.items():
             app.command(epilog=f"Example: {example}")(verb)
     app.add_typer(cli_cluster.schedule, name="schedule")

@@ -20,6 +20,7 @@ PIPELINES = {
     "domain-adapters": "retain_pipelines.domain_adapters:domain_adapters",
     "domain-routing": "retain_pipelines.domain_routing:domain_routing",
     "regression-gate": "retain_pipelines.regression_gate:regression_gate",
+    "retrain": "retain_pipelines.retrain:retrain",
 }
 
 

@@ -6,40 +6,17 @@ from kfp import dsl
 
 from retain.gate.component import gate
 from retain.judge.component import judge
-from retain.merge.component import merge
-from retain.mix.component import mix
-from retain.publish.component import publish as publish_model
-from retain.rehearse.component import rehearse
 from retain.repair.component import repair
 from retain.resolve.component import resolve
 from retain.resolve.form import short_form
 from retain.resolve.recipe import load
 from retain.score.component import score
-from retain.stop.component import stop
-from retain.template.component import template
-from retain.train.component import train
-from retain.validate.component import validate
+from retain_pipelines import chain
 from retain_pipelines.closing import closed
-from retain_pipelines.endings import STOPS
 
 NAME = "finetune-without-forgetting"
 DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
 MENDABLE = ("stop-regressed", "stop-inconclusive")  # what a gate that asked for a repair would have ended in
-
-
-def _leave(decision: Any, start: Any, made: Any) -> None:
-    """The model that passed is published; a closed gate ends the run."""
-    with dsl.If(decision.outputs["Output"] == "publish", name="passed"):
-        publish_model(
-            config=start.outputs["publish"], model=made.outputs["model"], verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"],
-        ).set_caching_options(False).set_display_name("publish")  # fmt: skip
-    _stop(decision.outputs["Output"], decision, STOPS)
-
-
-def _stop(ending: Any, decision: Any, names: tuple[str, ...]) -> None:
-    for name in names:
-        with dsl.If(ending == name, name=name):
-            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)
 
 
 @dsl.pipeline(
@@ -92,51 +69,37 @@ def finetune(
         train_epochs=train_epochs, train_learning_rate=train_learning_rate, train_method=train_method, train_settings=train_settings,
     ).set_caching_options(False)  # fmt: skip
     base = start.outputs["base"]
-    rows = validate(config=start.outputs["checks"], sources=start.outputs["sources"], base=base)
-    written = rehearse(config=start.outputs["rehearse"], base=base, dataset=rows.outputs["dataset"])
-    tokens = template(
-        config=start.outputs["template"],
-        base=base,
-        dataset=rows.outputs["dataset"],
-        generated=written.outputs["generated"],
-    )
-    mixed = mix(config=start.outputs["mix"], score=start.outputs["score"], rendered=tokens.outputs["rendered"])
-    tuned = train(config=start.outputs["train"], base=base, mixture=mixed.outputs["mixture"])
-    merged = merge(config=start.outputs["merge"], base=base, adapter=tuned.outputs["adapter"])
-    before = score(config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"]).set_display_name(
-        "score-base"
-    )
+    done = chain.made(start, base)
+    dataset, model = done.rows.outputs["dataset"], done.merged.outputs["model"]
+    before = score(config=start.outputs["score"], base=base, dataset=dataset).set_display_name("score-base")
     after = score(
-        config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=merged.outputs["model"]
-    ).set_display_name("score-candidate")
-    seen: dict[str, Any] = {
-        "history": tuned.outputs["history"], "rejects": rows.outputs["rejects"], "mixture": mixed.outputs["mixture"],
-        "preview": tokens.outputs["preview"], "dataset": rows.outputs["dataset"], "recipe": start.outputs["recipe"],
-    }  # fmt: skip
+        config=start.outputs["score"], base=base, dataset=dataset, model=model, policy=start.outputs["gate"], baseline=before.outputs["scores"],
+    ).set_display_name("score-candidate")  # fmt: skip
+    seen: dict[str, Any] = {**done.shown(), "recipe": start.outputs["recipe"]}
     judged = judge(
-        config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"], dataset=seen["dataset"],
+        config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"], dataset=dataset,
     )  # fmt: skip
     decision = gate(
         config=start.outputs["gate"], base_scores=judged.outputs["base_judged"], candidate_scores=judged.outputs["candidate_judged"],
         repairs=True, **seen,
     ).set_caching_options(False)  # fmt: skip
-    _leave(decision, start, merged)
+    chain.end(start, decision, model)
     with dsl.If(decision.outputs["Output"] == "repair", name="closed"):
         mended = repair(
-            config=start.outputs["repair"], merging=start.outputs["merge"], base=base, adapter=tuned.outputs["adapter"],
-            gated=merged.outputs["model"], verdict=decision.outputs["verdict"], base_scores=before.outputs["scores"],
+            config=start.outputs["repair"], merging=start.outputs["merge"], base=base, adapter=done.tuned.outputs["adapter"],
+            gated=model, verdict=decision.outputs["verdict"], base_scores=before.outputs["scores"],
             candidate_scores=after.outputs["scores"], **seen,
         )  # fmt: skip
         with dsl.If(mended.outputs["Output"] == "retry", name="retry"):
             again = score(
-                config=start.outputs["score"], base=base, dataset=rows.outputs["dataset"], model=mended.outputs["model"], role="repaired",
+                config=start.outputs["score"], base=base, dataset=dataset, model=mended.outputs["model"], role="repaired",
             ).set_display_name("score-repaired")  # fmt: skip
             compared = judge(
-                config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=again.outputs["scores"], dataset=seen["dataset"],
+                config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=again.outputs["scores"], dataset=dataset,
             ).set_display_name("judge-repaired")  # fmt: skip
             second = gate(
                 config=start.outputs["gate"], base_scores=compared.outputs["base_judged"], candidate_scores=compared.outputs["candidate_judged"],
                 first=decision.outputs["verdict"], sweep=mended.outputs["sweep"], **seen,
             ).set_caching_options(False).set_display_name("gate-repaired")  # fmt: skip
-            _leave(second, start, mended)
-        _stop(mended.outputs["Output"], decision, MENDABLE)
+            chain.end(start, second, mended.outputs["model"])
+        chain.stops(mended.outputs["Output"], decision, MENDABLE)

@@ -14,7 +14,7 @@ from retain.resolve.recipe import Recipe
 from retain_pipelines.profile import PodSettings, Profile
 
 RUN_ID_FIELD = "metadata.labels['pipeline/runid']"  # KFP puts the run's id on every pod
-FETCHING = ("resolve", "pair")  # the first tasks, which fetch the base
+FETCHING = ("resolve", "pair", "renew")  # the first tasks, which fetch the base
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from retain.resolve.settings import merge
 STEPS = (
     "resolve",
     "pair",
+    "renew",
     "divide",
     "take",
     "validate",

@@ -83,9 +83,9 @@ def regression_gate(
     before = score(config=start.outputs["score"], base=start.outputs["base"], role="base").set_display_name(
         "score-base"
     )
-    after = score(config=start.outputs["score"], base=start.outputs["candidate"], role="candidate").set_display_name(
-        "score-candidate"
-    )
+    after = score(
+        config=start.outputs["score"], base=start.outputs["candidate"], role="candidate", policy=start.outputs["gate"], baseline=before.outputs["scores"],
+    ).set_display_name("score-candidate")  # fmt: skip
     judged = judge(
         config=start.outputs["score"],
         base_scores=before.outputs["scores"],

@@ -64,7 +64,7 @@ def test_nothing_of_the_build_is_left_inside(engine: Any, image: str) -> None:
 @pytest.mark.parametrize("user", ["10001:10001", "1000730000:0"], ids=["the chart's", "OpenShift's"])
 def test_every_step_can_be_imported_under_any_user_id(engine: Any, image: str, user: str) -> None:
     steps = [step for step, kind in IMAGE_OF.items() if image.startswith(f"retain-{kind}")]
-    steps += ["resolve", "pair"] if "gpu" in image else []  # where they convert a GGUF base
+    steps += ["resolve", "pair", "renew"] if "gpu" in image else []  # where they convert a GGUF base
     assert len(steps) >= 5
     code = f"import importlib, kfp.dsl.executor_main\nfor step in {steps}: importlib.import_module(f'retain.{{step}}.work')\nimport getpass; print(getpass.getuser())"
     assert said(engine, image, "python3", "-c", code, user=user).splitlines()[-1] == "retain"

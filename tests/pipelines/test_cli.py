@@ -7,13 +7,10 @@ import time
 
 import pytest
 
-from retain_pipelines import cli, cli_models, cli_plan, cli_registry, cli_route, cli_steps
+from retain_pipelines import cli, cli_governance, cli_models, cli_plan, cli_registry, cli_route, cli_service, cli_steps
 
-VERBS = {
-    verb.__name__: example
-    for verbs in (cli_steps.VERBS, cli_plan.VERBS, cli_models.VERBS, cli_registry.VERBS, cli_route.VERBS)
-    for verb, example in verbs.items()
-}
+GROUPS = (cli_steps, cli_plan, cli_models, cli_governance, cli_service, cli_registry, cli_route)
+VERBS = {verb.__name__: example for verbs in (group.VERBS for group in GROUPS) for verb, example in verbs.items()}
 
 
 def retain(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ FACES = sorted(COMPONENTS.glob("*/component.py"))
 STEPS = {
     "resolve",
     "pair",
+    "renew",
     "divide",
     "take",
     "combine",

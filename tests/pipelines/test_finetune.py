@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_world
 from small_world import build
 
 from retain import digest
@@ -128,6 +130,61 @@ def test_a_reckless_recipe_is_blocked_with_its_reasons(world: Path, careful: dic
     assert not found["published"]
     assert Path(found["report"]).is_file()
     assert "── validate  (unchanged: kept from an earlier run)" in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_a_pass_may_wait_for_a_person(world: Path, careful: dict[str, Any]) -> None:
+    """Only the gate is repeated (and is the same attempt); what is then approved is the very model that passed."""
+    settings = ["--set", "gate.approval=required", "--set", "publish.name=small-world-approved"]
+    done = retain(world, "run", "careful.yaml", *settings, "--json")
+    found = outcome(done)
+    assert (done.returncode, found["verdict"]["action"], found["verdict"]["attempt"]) == (5, "wait", 1)
+    assert not found["published"]
+    assert "── merge  (unchanged: kept from an earlier run)" in done.stderr
+    published = json.loads(retain(world, "approve", found["folder"], "--by", "the release owner", "--json").stdout)
+    assert published["digest"] == careful["published"]["digest"]
+    assert (published["name"], published["version"]) == ("small-world-approved", 1)
+
+
+@pytest.mark.timeout(900)
+def test_a_second_generation_is_judged_against_the_champion_and_the_base(world: Path, careful: dict[str, Any]) -> None:
+    assert retain(world, "promote", "small-world-careful", "--version", "1").returncode == 0
+    rows = (world / "train.jsonl").read_text().splitlines(keepends=True)
+    for day, part in (("01", rows[::2]), ("03", rows[1::2])):  # the second of January has no file
+        (world / f"rows-2026-01-{day}.jsonl").write_text("".join(part))
+    window = ["--window-days", "3", "--window-end", "2026-01-04", "--set", "data.datasets.0.path=rows-{day}.jsonl"]
+    done = retain(world, "retrain", "careful.yaml", *window, "--set", "train.seed=3", "--set", "data.checks.min_rows=8", "--json")  # fmt: skip
+    found = outcome(done)
+    verdict = found["verdict"]
+    assert (found["exit_code"], verdict["verdict"], verdict["attempt"]) == (0, "pass", 1), done.stderr[-3000:]
+    assert verdict["baselines"][0] == {"role": "champion", "digest": careful["verdict"]["candidate_digest"]}
+    assert verdict["baselines"][1] == careful["verdict"]["baselines"][0]
+    assert (verdict["macro"]["margin_points"], verdict["cumulative"]["macro"]["margin_points"]) == (6.0, 12.0)
+    assert verdict["cumulative"]["target"]["drop_points"] < -80
+    assert f"no file   {world / 'rows-2026-01-02.jsonl'}" in done.stderr
+    assert (found["published"]["version"], found["published"]["aliases"]) == (2, ["candidate"])
+    ledger = json.loads(next(Path(found["folder"]).glob("artifacts/*/gate/verdict/ledger.json")).read_text())
+    assert [entry["candidate_digest"] for entry in ledger["entries"]] == [careful["verdict"]["candidate_digest"], verdict["candidate_digest"]]  # fmt: skip
+    page = Path(found["report"]).read_text(encoding="utf-8")
+    assert "<h2>Generations</h2>" in page
+    assert "<h2>Against the original base</h2>" in page
+
+
+@pytest.mark.timeout(600)
+def test_fresh_rows_tell_whether_to_train_again(world: Path, careful: dict[str, Any]) -> None:
+    """Other rows of the same kind: all is well. The house rule changed again: the exit code says so."""
+    assert retain(world, "promote", "small-world-careful", "--version", "1").returncode == 0
+    rng = random.Random(9)
+    fresh = [small_world._chat(rng, key) for key in small_world.KEYS for _ in range(9)]
+    changed = [{"messages": [row["messages"][0], {"role": "assistant", "content": "open"}]} for row in fresh]
+    for name, rows, code in (("fresh", fresh, 0), ("changed", changed, 3)):
+        small_world._jsonl(world / f"{name}.jsonl", rows)
+        done = retain(world, "drift", "small-world-careful", "--recipe", "careful.yaml", "--rows", f"{name}.jsonl", "--out", name, "--assume", "margin_points=10", "--json")  # fmt: skip
+        found = outcome(done)
+        assert (done.returncode, found["exit_code"]) == (code, code), done.stderr
+        assert found["digest"] == careful["published"]["digest"]
+        assert found["then"]["points"] == pytest.approx(-careful["verdict"]["target"]["drop_points"])
+    assert found["loss_points"] > 20
 
 
 @pytest.mark.timeout(900)

@@ -23,6 +23,7 @@ def gate(
     first: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     sweep: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     repairs: bool = False,
+    champion_scores: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
 ) -> str:
     """Decide on paired per-item differences whether the candidate may be published.
 
@@ -41,6 +42,7 @@ def gate(
         first: the verdict that closed the gate, where the candidate was repaired since.
         sweep: what that repair tried, for the report.
         repairs: the pipeline has a repair to follow a closed gate.
+        champion_scores: the same items of the model in service, in a retraining.
 
     Returns:
         what follows: repair, or the final task: publish, stop-regressed, stop-inconclusive, stop-integrity or await-approval.
@@ -62,4 +64,5 @@ def gate(
         first=path_of(first),
         repairs=repairs,
         repair=path_of(sweep),
+        champion_scores=path_of(champion_scores),
     )

@@ -21,6 +21,11 @@ def _in_points(value: float) -> float:
 Points = Annotated[float, AfterValidator(_in_points)]
 
 
+def _bare_key(value: str) -> str:
+    """A PEM block or its lines alone: one line without the BEGIN and END."""
+    return "".join(line.strip() for line in value.splitlines() if "-----" not in line)
+
+
 def _one_or_four(value: int) -> int:
     if value not in (1, 4):
         raise ValueError("either 1 look at all items or the planned sequence of 4 equal fractions")
@@ -66,7 +71,7 @@ class TargetRule(StepConfig):
     min_gain_points: Points = Field(
         default=0.0, ge=0, le=100, description="points; improved: the gain must surely be above it"
     )
-    max_drop: Points = Field(default=1.0, gt=0, le=50, description="points; margin of not_worse (0.01 of the metric's own unit)")  # fmt: skip
+    max_drop: Points = Field(default=3.0, gt=0, le=50, description="points; margin of not_worse (0.01 of the metric's own unit); at 1 point, 268 rows that all stay the same would not yet do")  # fmt: skip
 
 
 class GatePolicy(StepConfig):
@@ -85,11 +90,13 @@ class GatePolicy(StepConfig):
     attempts: int = Field(
         default=4, ge=1, le=8, description="verdicts that the same decision items may give before the budget is spent"
     )
+    family: str = Field(default="", max_length=200, description="name of what is tuned, where no training data tell it (regression-gate): attempts are counted for each family, target data, baseline and items")  # fmt: skip
     on_fail: Literal["stop", "repair"] = Field(default="stop", description="what follows a closed gate: the end of the run, or a repair by strength where that can help")  # fmt: skip
     dev_share: float = Field(default=0.3, gt=0, lt=0.9, description="share of items set apart for choosing a repair; only where on_fail is repair")  # fmt: skip
     approval: Literal["none", "required"] = Field(
         default="none", description="required: a pass waits for a person (retain approve)"
     )
+    waiver_keys: list[Annotated[str, AfterValidator(_bare_key)]] = Field(default=[], description="public keys (EC, the text between BEGIN and END PUBLIC KEY) of those who may waive a single benchmark's drop; empty: nobody")  # fmt: skip
     end_run: Literal["red", "green"] = Field(default="red", description="how a pipeline run ends whose gate stayed closed: failed, or succeeded without registering")  # fmt: skip
     cumulative_factor: float = Field(default=2.0, ge=1, le=10, description="retraining: the margins against the ORIGINAL base are this many times the ordinary ones")  # fmt: skip
     chance_margin_points: float = Field(

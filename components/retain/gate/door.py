@@ -9,10 +9,13 @@ from retain.close.summary import tell
 from retain.config import parse
 from retain.errors import ExitCode, IntegrityError
 from retain.gate.config import GatePolicy
+from retain.gate.given import given
 from retain.gate.summary import summary
 from retain.gate.verdict import SCHEMA, Verdict
-from retain.gate.work import gate
+from retain.gate.work import COUNTED, gate
+from retain.publish import ledger
 from retain.report.work import RunFolders, write_report
+from retain.resolve.work import target_data
 from retain.steps import path_of, running, say
 from retain.stop.work import ending
 from retain.tracking import stage
@@ -23,27 +26,28 @@ REPAIR = "repair"
 
 
 def run(
-    config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, first: str = "", repairs: bool = False,
-    **folders: str,
+    config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, data: str = "", waivers: str = "",
+    champion_scores: str = "", first: str = "", repairs: bool = False, **folders: str,
 ) -> str:  # fmt: skip
     """Decide, write verdict/ and the report, and name what follows: publish, repair, or one of the stops.
 
-    ``first``: the verdict that closed the gate before the candidate was repaired; empty: it was not. ``repairs``: a repair
-    may follow; else a gate that asks for one ends the run. ``folders``: what
-    else the report shows, by the names of :class:`retain.report.work.RunFolders`.
+    ``data``: digest of the target data; empty: that of the resolved recipe, where there is one. ``waivers``: a file of
+    further waivers. ``champion_scores``: of the model in service, in a retraining. ``first``: the verdict that closed the
+    gate before the candidate was repaired; empty: it was not. ``repairs``: a repair may follow; else a gate that asks for
+    one ends the run. ``folders``: what else the report shows, by the names of :class:`retain.report.work.RunFolders`.
     """
     name = "gate-repaired" if first else "gate"
     with running(name), stage(name) as tracked:
         policy = parse(GatePolicy, config, where="gate")
         try:
+            data = data or _target_data(folders.get("recipe", ""))
+            lifted = given(_scored(candidate_scores), policy.waiver_keys, Path(waivers) if waivers else None)
             result = gate(
-                policy,
-                Path(base_scores),
-                Path(candidate_scores),
-                Path(verdict),
-                attempt=_attempt(first),
-                repaired=bool(first),
-            )
+                policy, Path(base_scores), Path(candidate_scores), Path(verdict), champion_scores=_champion(champion_scores, base_scores),
+                attempt=COUNTED, data=data, waivers=lifted, repaired=bool(first),
+            )  # fmt: skip
+            if champion_scores:
+                _keep_ledger(result, folders.get("recipe", ""), Path(verdict))
         except IntegrityError as error:
             return _integrity(error, Path(verdict), Path(report))
         shown = RunFolders.of(base_scores=base_scores, candidate_scores=candidate_scores, **folders)
@@ -57,8 +61,25 @@ def run(
     raise AssertionError("unreachable: running() leaves on every error")
 
 
-def _attempt(first: str) -> int:
-    return int(read_json(Path(first) / "verdict.json", schema=SCHEMA)["attempt"]) + 1 if first else 1
+def _scored(scores: str) -> str:
+    """Digest of the model whose scores these are."""
+    return str(read_json(Path(scores) / "scores.json", schema="retain.scores/1")["model_digest"])
+
+
+def _champion(scores: str, base_scores: str) -> Path | None:
+    """Before the first promotion the base itself was scored in the champion's place: then there is none to compare with."""
+    return Path(scores) if scores and _scored(scores) != _scored(base_scores) else None
+
+
+def _keep_ledger(result: Verdict, recipe: str, verdict: Path) -> None:
+    """The generations before this one stand in the registry under the name that is published to."""
+    if recipe:
+        name = read_json(Path(recipe), schema="retain.recipe/1")["recipe"]["publish"]["name"]
+        ledger.write(verdict / "ledger.json", name, result.as_dict())
+
+
+def _target_data(recipe: str) -> str:
+    return target_data(read_json(Path(recipe), schema="retain.recipe/1")["sources"]) if recipe else ""
 
 
 def _numbers(result: Verdict) -> dict[str, float]:

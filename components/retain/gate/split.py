@@ -26,11 +26,15 @@ def is_dev(seed: int, task: str, cluster: tuple[str, ...], share: float) -> NDAr
     return positions(seed, task, cluster) < share
 
 
+def look_of(seed: int, task: str, cluster: tuple[str, ...], looks: int) -> NDArray[np.int64]:
+    """The look, from 1, that an item belongs to: ``looks`` equal fractions of the clusters; shape (n,)."""
+    distinct, rank = np.unique(positions(seed, task, cluster, "look"), return_inverse=True)
+    last = [max(0, -(-len(distinct) * look // looks) - 1) for look in range(1, looks + 1)]
+    return np.searchsorted(last, rank, side="left") + 1
+
+
 def in_look(seed: int, task: str, cluster: tuple[str, ...], look: int, looks: int) -> NDArray[np.bool_]:
     """True for the items of the first ``look`` of ``looks`` equal fractions of the clusters; shape (n,)."""
     if look == looks:
         return np.ones(len(cluster), dtype=bool)
-    place = positions(seed, task, cluster, "look")
-    distinct = np.unique(place)
-    last = distinct[max(0, -(-len(distinct) * look // looks) - 1)]
-    return place <= last
+    return look_of(seed, task, cluster, looks) <= look

@@ -1,44 +1,19 @@
 """Waivers: a named person lifts benchmark_drop or critical_margin of ONE benchmark for ONE candidate until a day.
 
-Never the macro margin, the target, integrity or data. Signed with a key file (HMAC-SHA256 over the canonical JSON), or
-with any other signer that has the two functions of :class:`Signer`.
+Never the macro margin, the target, integrity or data. Signed with the same kind of key as the models; the policy names the
+public keys of those who may waive (gate.waiver_keys).
 """
 
-import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Protocol
 
 from retain.digest import canonical_json
-from retain.errors import ConfigError, IntegrityError, UsageError
+from retain.errors import IntegrityError, UsageError
+from retain.publish import keys
 
-MIN_KEY_BYTES = 16
-
-
-class Signer(Protocol):
-    """What signs models may sign waivers: bytes in, text out."""
-
-    def sign(self, data: bytes) -> str: ...
-
-    def verify(self, data: bytes, signature: str) -> bool: ...
-
-
-class KeyFile:
-    """A shared secret in a file of at least 16 bytes (a Kubernetes secret mounted as a file)."""
-
-    def __init__(self, path: Path) -> None:
-        key = path.read_bytes().strip() if path.is_file() else b""
-        if len(key) < MIN_KEY_BYTES:
-            raise ConfigError("the key that signs waivers is missing or too short", where=str(path), got=f"{len(key)} bytes", expected=f"at least {MIN_KEY_BYTES}", fix="head -c 32 /dev/urandom | base64 > KEY")  # fmt: skip
-        self._key = key
-
-    def sign(self, data: bytes) -> str:
-        return "hmac-sha256:" + hmac.new(self._key, data, "sha256").hexdigest()
-
-    def verify(self, data: bytes, signature: str) -> bool:
-        return hmac.compare_digest(self.sign(data), signature)
+WAIVABLE = {"benchmark_drop", "critical_margin"}
 
 
 @dataclass(frozen=True)
@@ -61,17 +36,15 @@ class Waiver:
         return self.candidate_digest == candidate_digest and today <= self.until
 
 
-def waive(
-    benchmark: str, candidate_digest: str, *, who: str, why: str, until: str, today: str, signer: Signer
-) -> Waiver:
-    """A signed waiver; every part is needed, and ``until`` is today or later."""
+def waive(benchmark: str, candidate_digest: str, *, who: str, why: str, until: str, today: str, key: Path) -> Waiver:
+    """A waiver signed with the private key in ``key``; every part is needed, and ``until`` is today or later."""
     draft = Waiver(benchmark.strip(), candidate_digest, who.strip(), why.strip(), until)
     empty = [name for name, value in asdict(draft).items() if not value and name != "signature"]
     if empty:
         raise UsageError("a waiver says who, why, until when, for which benchmark and which model", got=f"nothing for {', '.join(empty)}")  # fmt: skip
     if _day(until) < _day(today):
         raise UsageError("this waiver has expired before it was given", got=until, expected=f"{today} or later")
-    return Waiver(**{**asdict(draft), "signature": signer.sign(draft.body())})
+    return Waiver(**{**asdict(draft), "signature": keys.sign(draft.body(), key)})
 
 
 def _day(text: str) -> date:
@@ -81,11 +54,14 @@ def _day(text: str) -> date:
         raise UsageError("not a day", got=text, expected="YYYY-MM-DD") from None
 
 
-def verified(waivers: Iterable[Waiver], signer: Signer) -> tuple[Waiver, ...]:
-    """The waivers, all with a good signature; IntegrityError (6) for one that was changed or signed with another key."""
+def verified(waivers: Iterable[Waiver], public: Sequence[str]) -> tuple[Waiver, ...]:
+    """The waivers, all signed by one of the ``public`` keys; IntegrityError (6) for one that was changed or is not."""
     checked = tuple(waivers)
     for waiver in checked:
-        if not signer.verify(waiver.body(), waiver.signature):
-            raise IntegrityError("a waiver's signature does not fit", where=f"waiver of {waiver.benchmark} by {waiver.who}", got=waiver.signature or "none", fix="give the waiver again: retain waive")  # fmt: skip
+        if not any(keys.holds(waiver.body(), waiver.signature, key) for key in public):
+            raise IntegrityError(
+                "a waiver's signature does not fit", where=f"waiver of {waiver.benchmark} by {waiver.who}", got=waiver.signature or "none",
+                expected=f"one of the {len(public)} keys of gate.waiver_keys", fix="give the waiver again: retain waive",
+            )  # fmt: skip
         _day(waiver.until)
     return checked

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retain.pair.work import pair
+from retain.resolve.door import score_settings
 from retain.steps import running, say
 from retain.tracking import parent
 
@@ -17,4 +18,4 @@ def run(form: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[s
         for name, model in (("base", found.base), ("candidate", found.candidate)):
             say(f"{name:<10}{model['uri']}  {model['digest'][:19]}")
         say(f"gate      it can see an average drop of {found.gate_plan.detectable_points:g} points")
-    return found.base, found.candidate, recipe.score.as_parameter(), recipe.gate.as_parameter()
+    return found.base, found.candidate, score_settings(recipe).as_parameter(), recipe.gate.as_parameter()

@@ -14,10 +14,15 @@ from retain.steps import running, say
 from retain.tracking import stage
 
 
-def run(config: Mapping[str, Any], model: str, verdict: str, recipe: str, published: str) -> dict[str, Any]:
+def run(
+    config: Mapping[str, Any], model: str, verdict: str, recipe: str, published: str, approved_by: str = ""
+) -> dict[str, Any]:
+    """approved_by: the person who said yes, where the verdict waits for one."""
     with running("publish"), stage("publish") as tracked:
         settings = parse(PublishConfig, config, where="publish")
-        result = publish(settings, Path(model), Path(verdict), recipe=_with_digests(Path(recipe)))
+        result = publish(
+            settings, Path(model), Path(verdict), recipe=_with_digests(Path(recipe)), approved_by=approved_by
+        )
         facts = asdict(result)
         write_json(Path(published), facts)
         say(f"{result.name} version {result.version}  {result.digest}" if result.version else "nothing was registered")

@@ -1,9 +1,10 @@
 """Where a model comes from, by digest: data → mixture → adapter → model → verdict, as one JSON and as a tree to read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from retain import digest
 from retain.publish import verdicts
 from retain.uris import without_secrets
 
@@ -12,7 +13,7 @@ SCHEMA = "retain.lineage/1"
 
 @dataclass(frozen=True)
 class Node:
-    """kind: model, base, adapter, mixture, template, data, recipe, verdict, scores, baseline. made_from: what it was computed from."""
+    """kind: model, base, champion, adapter, mixture, template, data, recipe, verdict, scores, baseline, waiver. made_from: what it was computed from."""
 
     kind: str
     digest: str = ""
@@ -30,7 +31,8 @@ def build(
     """
     data = tuple(_data(entry) for entry in recipe.get("data", {}).get("datasets", []))
     base_uri = without_secrets(str(recipe.get("model", {}).get("base_model", "")))
-    node = _model(digest, manifest, base_uri, data)
+    champions = {b["digest"] for b in verdict["baselines"] if b["role"] == "champion"}
+    node = _served(_model(digest, manifest, base_uri, data), champions)
     settings = (Node("recipe", recipe["digest"]),) if recipe.get("digest") else ()
     return replace(node, made_from=(*node.made_from, *settings, _verdict(verdict, evidence)))
 
@@ -44,6 +46,13 @@ def _model(digest: str, manifest: Mapping[str, Any], base_uri: str, data: tuple[
     adapters = tuple(_adapter(entry, data) for entry in manifest.get("adapters", []))
     made = {"merged": manifest.get("method", ""), "strength": manifest.get("strength", "")}
     return Node("model", digest, _facts(made), (base, *adapters))
+
+
+def _served(node: Node, champions: Collection[str]) -> Node:
+    """In a retraining that starts from the model then in service, that one is what was merged into."""
+    if node.kind == "base" and node.digest in champions:
+        return Node("champion", node.digest)
+    return replace(node, made_from=tuple(_served(child, champions) for child in node.made_from))
 
 
 def _adapter(entry: Mapping[str, Any], data: tuple[Node, ...]) -> Node:
@@ -63,7 +72,13 @@ def _verdict(verdict: Mapping[str, Any], evidence: str) -> Node:
     facts = {"verdict": verdict["verdict"], "policy": verdict["policy_digest"], "attempt": verdict.get("attempt", "")}
     against = tuple(Node("baseline", b["digest"], {"role": b["role"]}) for b in verdict["baselines"])
     scores = (Node("scores", evidence, {"form": "item by item, in evidence.json"}),) if evidence else ()
-    return Node("verdict", verdicts.digest_of(verdict), _facts(facts), (*scores, *against))
+    waived = tuple(_waiver(w) for w in verdict.get("waivers", []) if w["holds"])
+    return Node("verdict", verdicts.digest_of(verdict), _facts(facts), (*scores, *against, *waived))
+
+
+def _waiver(row: Mapping[str, Any]) -> Node:
+    """Who let which drop pass, why and until when; the digest is that of the whole row, signature included."""
+    return Node("waiver", digest.of_json(dict(row)), {name: row[name] for name in ("benchmark", "who", "until", "why")})
 
 
 def _facts(values: Mapping[str, object]) -> dict[str, str]:

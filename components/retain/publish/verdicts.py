@@ -8,6 +8,7 @@ from typing import Any
 from retain import digest
 from retain.artifacts import read_json
 from retain.errors import IntegrityError
+from retain.gate.waivers import Waiver, verified
 
 SCHEMA = "retain.verdict/1"
 NEW_GATE = "score and gate this model again, and publish with the new verdict"
@@ -57,6 +58,12 @@ def _check_waivers(verdict: Mapping[str, Any], today: date) -> None:
                 "a waiver this verdict rests on has expired", where=f"{waiver['benchmark']}, by {waiver['who']}", got=f"today {today}",
                 expected=f"until {waiver['until']}", fix="a new waiver and a new verdict",
             )  # fmt: skip
+    held = [w for w in verdict.get("waivers", []) if w.get("holds", True)]
+    verified((_waiver(w, verdict["candidate_digest"]) for w in held), verdict["policy"].get("waiver_keys", []))
+
+
+def _waiver(row: Mapping[str, Any], candidate: str) -> Waiver:
+    return Waiver(row["benchmark"], candidate, row["who"], row["why"], row["until"], row.get("signature", ""))
 
 
 def check_champion(verdict: Mapping[str, Any], champion: str, *, needed: bool) -> None:

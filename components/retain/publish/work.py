@@ -12,7 +12,7 @@ from typing import Any
 from retain import digest, tracking
 from retain.artifacts import read_json
 from retain.errors import EnvironmentFault
-from retain.publish import lineage, signing, verdicts
+from retain.publish import ledger, lineage, signing, verdicts
 from retain.publish.card import card
 from retain.publish.config import PublishConfig
 from retain.publish.stores import open_store
@@ -85,7 +85,7 @@ def _tags(said: Mapping[str, Any], node: lineage.Node, approved_by: str) -> dict
     tags = {
         VERDICT: said["verdict"], "retain.policy_digest": said["policy_digest"], "retain.attempt": str(said["attempt"]),
         BASELINES: json.dumps(said["baselines"]), LINEAGE: json.dumps(lineage.as_dict(node)), "retain.run_id": tracking.run_id(),
-        **lineage.tags(node),
+        **lineage.tags(node), **ledger.tag(said),
     }  # fmt: skip
     return {**tags, **({"retain.approved_by": approved_by} if approved_by else {})}
 

@@ -57,7 +57,7 @@ def top(material: Material) -> str:
         '<p class="kicker">Regression gate: the tuned model against its baseline</p>',
         banner(KIND[verdict["verdict"]], headline(verdict), Html(_reasons(verdict))),
         _tiles(verdict),
-        _seen(verdict),
+        _seen(verdict, _left(material)),
         _notes(verdict),
         _next(material),
     ]
@@ -110,7 +110,12 @@ def _tile(name: str, value: str, note: str) -> str:
     return f'<div class="tile"><span>{esc(name)}</span><b>{esc(value)}</b><span>{esc(note)}</span></div>'
 
 
-def _seen(verdict: Mapping[str, Any]) -> str:
+def _left(material: Material) -> int:
+    """Items that the scorer left out, because the rule had decided without them."""
+    return int(material.tuned[1].get("rounds", {}).get("items_left", 0)) if material.tuned else 0
+
+
+def _seen(verdict: Mapping[str, Any], left: int) -> str:
     """What the gate could, and could not, have seen: the power statement."""
     macro = verdict.get("macro")
     judged = [row for row in verdict.get("benchmarks", ()) if row["status"] == "judged"]
@@ -123,7 +128,8 @@ def _seen(verdict: Mapping[str, Any]) -> str:
         f"{single} points in a single benchmark. Smaller changes stay within chance: it does not say that there were none."
     )
     if verdict["items_used_percent"] < 100:
-        text += f" It stopped at look {verdict['look']}, after {verdict['items_used_percent']:g} % of the items."
+        text += f" It stopped at look {verdict['look']}, after {verdict['items_used_percent']:g} % of the items"
+        text += f"; {plural(left, 'item')} need not be scored." if left else "."
     if macro["detectable_points"] > macro["margin_points"]:
         text += f" With a margin of {macro['margin_points']:g} points that is coarse: an unharmed model would often not pass."  # fmt: skip
     return f'<p class="soft">{esc(text)}</p>'

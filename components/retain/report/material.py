@@ -67,6 +67,7 @@ class Material:
     mixture: Mapping[str, Any]
     recipe: Mapping[str, Any]
     repair: Mapping[str, Any]
+    ledger: Mapping[str, Any]
     refused: list[Refused]
     refused_rows: int
     excerpts: Excerpts
@@ -83,9 +84,14 @@ def read(verdict: Path, folders: RunFolders) -> Material:
         verdict=decided, folders=folders, evidence=read_json(proof, schema=EVIDENCE) if proof.is_file() else {},
         base=_scores(folders.there("base_scores")), tuned=_scores(folders.there("candidate_scores")),
         history=_json(folders.there("history"), "retain.history/1"), mixture=_info(folders.there("mixture"), "retain.mixture/1"),
-        recipe=_json(folders.there("recipe"), "retain.recipe/1"), repair=_json(mended / "repair.json" if mended else None, "retain.repair/1"), refused=refused, refused_rows=rows,
+        recipe=_json(folders.there("recipe"), "retain.recipe/1"), repair=_json(mended / "repair.json" if mended else None, "retain.repair/1"),
+        ledger=_json(_there(verdict / "ledger.json"), "retain.ledger/1"), refused=refused, refused_rows=rows,
         excerpts=read_preview(preview.read_text(encoding="utf-8")) if preview else Excerpts(),
     )  # fmt: skip
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _json(path: Path | None, schema: str) -> Mapping[str, Any]:

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retain.page import page
-from retain.report import data, forest, head, items, lineage, probability, repair, settings, svg, training
+from retain.report import data, forest, head, items, ledger, lineage, probability, repair, settings, svg, training
 from retain.report.material import Material, RunFolders, read
 
 __all__ = ["RunFolders", "write_report"]
 
 # The order is the order on the page. A section without material is an empty text.
 SECTIONS: tuple[Callable[[Material], str], ...] = (
-    head.top, repair.repair, forest.forest, items.flips, probability.shifts, training.training, data.data, settings.settings, lineage.lineage, lineage.again,
+    head.top, repair.repair, forest.forest, ledger.ledger, items.flips, probability.shifts, training.training, data.data, settings.settings, lineage.lineage,
+    lineage.again,
 )  # fmt: skip
 CSS = "".join(part.CSS for part in (svg, head, repair, forest, items, training, data, settings, lineage))
 

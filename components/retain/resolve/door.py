@@ -10,6 +10,7 @@ from retain.resolve.form import from_form
 from retain.resolve.recipe import Recipe
 from retain.resolve.room import bytes_needed, check_room
 from retain.resolve.work import Resolved, base_folder, resolve
+from retain.score.config import ScoreConfig
 from retain.steps import running, say
 from retain.tracking import home, parent
 
@@ -50,8 +51,18 @@ def outputs(resolved: Resolved) -> tuple[Any, ...]:
     recipe = resolved.recipe.as_parameter()
     data = recipe["data"]
     rehearse = {**data["rehearse"], "wanted": data["replay"]["source"] == "generated"}
-    stages = [recipe[name] for name in ("train", "merge", "score", "gate", "repair", "publish")]
+    score = score_settings(resolved.recipe).as_parameter()
+    stages = (recipe["train"], recipe["merge"], score, recipe["gate"], recipe["repair"], recipe["publish"])
     return (resolved.base, resolved.sources, data["checks"], data["template"], rehearse, data["replay"], *stages)
+
+
+def score_settings(recipe: Recipe) -> ScoreConfig:
+    """The scorer's settings; its rounds are the looks of the gate, for every model that is scored.
+
+    What a judge says comes after the scoring, so nothing can be decided before all its answers are there.
+    """
+    looks = 1 if recipe.score.judge.tasks else recipe.gate.looks
+    return recipe.score.model_copy(update={"rounds": looks, "rounds_seed": recipe.gate.seed})
 
 
 def write_recipe(resolved: Resolved, path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from retain import digest
 from retain.config import StepConfig, parse
@@ -72,6 +72,12 @@ class Recipe(StepConfig):
     repair: RepairConfig = Field(default_factory=RepairConfig)
     publish: PublishConfig = Field(default_factory=PublishConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+
+    @model_validator(mode="after")
+    def _rounds(self) -> "Recipe":
+        if (self.score.rounds, self.score.rounds_seed) != (1, 0):
+            raise ValueError("score.rounds follows the gate: set gate.looks (and gate.seed) instead")
+        return self
 
     def digest(self) -> str:
         return digest.of_json(self.as_parameter())

@@ -35,7 +35,7 @@ def resolve(recipe: Recipe) -> Resolved:
     folder, base_digest = resolve_base(recipe)
     models.check_folder(folder)
     base = {"uri": recipe.model.base_model, "revision": recipe.model.revision, "digest": base_digest}
-    return Resolved(recipe, base, [_source(spec) for spec in recipe.data.datasets], check(plan_the_gate(recipe)))
+    return Resolved(recipe, base, pinned_sources(recipe), check(plan_the_gate(recipe)))
 
 
 def plan_the_gate(recipe: Recipe) -> GatePlan:
@@ -87,8 +87,18 @@ def _check_parts(recipe: Recipe) -> None:
         )  # fmt: skip
 
 
+def pinned_sources(recipe: Recipe) -> list[dict[str, Any]]:
+    """The recipe's dataset entries, each with the digest of its file."""
+    return [_source(spec) for spec in recipe.data.datasets]
+
+
 def _source(spec: DatasetSpec) -> dict[str, Any]:
     return {**spec.as_parameter(), "digest": digest.of_file(uris.fetch(spec.path, home() / "files"))}
+
+
+def target_data(sources: list[dict[str, Any]]) -> str:
+    """Digest of what is learned and measured, whatever the order of its files: the gate counts its attempts by it."""
+    return digest.of_json(sorted(source["digest"] for source in sources if source["part"] == "target"))
 
 
 def base_folder(base: Mapping[str, str]) -> Path:

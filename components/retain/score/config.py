@@ -105,6 +105,12 @@ class ScoreConfig(StepConfig):
         default="auto", description="prompt-completion test rows as chats or as plain text; the same as the step `template` has"
     )  # fmt: skip
     judge: JudgeConfig = Field(default=JudgeConfig(), description="a language model that compares both models' answers")
+    rounds: Literal[1, 4] = Field(
+        default=1, description="parts the items are scored in: 1, or the 4 looks of a gate that may end the scoring early; a recipe's gate.looks sets it"
+    )  # fmt: skip
+    rounds_seed: int = Field(
+        default=0, ge=0, description="which items stand in which round; a recipe's gate.seed sets it"
+    )
     run_code: bool = Field(default=False, description="allow benchmarks that run the model's answers as programs")
 
     def chat_options(self) -> "ChatOptions":

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
-from retain.artifacts import write_json
+from retain.artifacts import read_scores, write_json
 from retain.config import parse
+from retain.errors import UsageError
 from retain.resolve.work import base_folder
 from retain.score.config import ScoreConfig
-from retain.score.work import score
+from retain.score.run import Role
+from retain.score.work import Decided, score
 from retain.steps import numbers, path_of, running, say
 from retain.tracking import home, stage
 
@@ -17,14 +19,16 @@ __all__ = ["path_of", "run"]  # the face has one import
 
 def run(
     config: Mapping[str, Any], base: Mapping[str, str], model: str, dataset: str, scores: str, metrics: str, role: str = "", domain: str = "",
+    policy: Mapping[str, Any] | None = None, baseline: str = "", champion: str = "",
 ) -> dict[str, float]:  # fmt: skip
     """Score ``model``, or ``base`` where it is an empty text; scores are kept for the next run.
 
-    role: base, candidate or repaired (a candidate once more); empty: candidate where a model is given. domain: names the
-    stage in the tracker.
+    role: base, champion, candidate or repaired (a candidate once more); empty: candidate where a model is given. domain:
+    names the stage in the tracker. policy: of the gate; with its looks (and the scores ``baseline``, and in a retraining
+    ``champion``) scoring ends as soon as its rule has decided.
     """
-    candidate = role != "base" if role else bool(model)
-    name = f"score-{role or ('candidate' if candidate else 'base')}"
+    part = _role(role or ("candidate" if model else "base"))
+    name = f"score-{part}"
     with running(name), stage(name, domain=domain) as tracked:
         folder = Path(model) if model else base_folder(base)
         settings = parse(ScoreConfig, config, where="score")
@@ -34,14 +38,39 @@ def run(
             Path(scores),
             dataset=Path(dataset) if dataset else None,
             cache=home() / "scores",
-            role="candidate" if candidate else "base",
+            role=part,
+            decided=_decider(settings, policy or {}, baseline, champion),
         )
         for task, facts in result.tasks.items():
             say(
                 f"  {task:<24} {facts['metric']:<14} {facts['mean']:.4f}  ({facts['n']} items{', known from before' if task in result.cached else ''})"
             )
+        if result.left:
+            say(f"  decided before the end: {result.left} items need not be scored ({100 * result.left / (result.left + result.items):.0f} %)")  # fmt: skip
+            tracked.metrics({"items_not_scored": result.left})
         means = numbers({task: facts["mean"] for task, facts in result.tasks.items()})
         write_json(Path(metrics), means)
-        tracked.metrics({f"{'tuned' if candidate else 'base'}/{task}": mean for task, mean in means.items()})
+        tracked.metrics(
+            {f"{'tuned' if part in ('candidate', 'repaired') else part}/{task}": mean for task, mean in means.items()}
+        )
         tracked.tags({"model_digest": result.model_digest})
     return means
+
+
+def _role(name: str) -> Role:
+    """UsageError for a part that no model plays."""
+    for part in get_args(Role):
+        if part == name:
+            return cast(Role, part)
+    raise UsageError("no such part in a comparison", where="role", got=name, expected=", ".join(get_args(Role)))
+
+
+def _decider(config: ScoreConfig, policy: Mapping[str, Any], baseline: str, champion: str) -> Decided | None:
+    """What to ask after each round; None where all items are scored in any case."""
+    if config.rounds == 1 or not baseline:
+        return None
+    from retain.gate.config import GatePolicy
+    from retain.gate.early import decider
+
+    served = read_scores(Path(champion)) if champion else None
+    return decider(parse(GatePolicy, policy, where="gate"), read_scores(Path(baseline)), served)

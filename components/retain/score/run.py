@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retain.score.target import TargetRow
     from retain.score.tasks import Keep, Leaf
 
-Role = Literal["base", "candidate"]
+Role = Literal["base", "candidate", "champion", "repaired"]
 ENGINE, ENGINE_VERSION = "retain", "1"
 BUDGET = "retain.score-budget/1"
 TOKENS: dict[str, dict[str, list[int]]] = {}  # tokenizer digest → text → tokens: base and candidate share them
@@ -35,6 +35,7 @@ class Job:
     label: str
     key: dict[str, Any]
     facts: dict[str, Any]
+    items: int
     work: Callable[[], tuple[Records, dict[str, Any]]]
 
 
@@ -58,16 +59,21 @@ class Run:
         self.tokenizer_digest = digest.of_tokenizer(model_dir)
         self._load = load or (lambda: load_engine(config, model_dir, self.place))
 
-    def jobs(self, dataset: Path | None) -> list[Job]:
-        jobs = [self._benchmark(leaf) for leaf in self._leaves()]
+    def rounds(self, dataset: Path | None) -> list[list[Job]]:
+        """The jobs of each round: all at once, or one part of the items after the other (config.rounds)."""
+        from retain.score import rounds
+
+        how = (self.config.rounds_seed, self.config.rounds)
+        leaves = rounds.of_leaves(self._leaves(), *how)
+        rows: list[list[TargetRow]] = [[] for _ in leaves]
         if dataset is not None and self.config.target.metric != "none":
             from retain.score import target
 
-            rows = target.read(dataset, self.config.target.limit)
-            jobs += [self._target(asked)] if (asked := self._kept(rows)) else []
-        if not jobs:
+            rows = rounds.of_rows(self._kept(target.read(dataset, self.config.target.limit)), *how)
+        found = [[*map(self._benchmark, some), *([self._target(mine)] if mine else [])] for some, mine in zip(leaves, rows, strict=True)]  # fmt: skip
+        if not any(found):
             raise ConfigError("there is nothing to score", where="score.tasks", fix="name at least one benchmark, or give a dataset with test rows")  # fmt: skip
-        return jobs
+        return found
 
     def _leaves(self) -> "list[Leaf]":
         leaves = tasks.load(self.config)
@@ -126,7 +132,7 @@ class Run:
             rows = list(self._asked(leaf, label))
             return rows, self._facts()
 
-        return Job(leaf.benchmark, label, key, {**facts, "metric": records.primary(leaf)}, work)
+        return Job(leaf.benchmark, label, key, {**facts, "metric": records.primary(leaf)}, len(items), work)
 
     def _asked(self, leaf: "Leaf", label: str) -> Iterator[dict[str, Any]]:
         from retain.score import records
@@ -153,7 +159,7 @@ class Run:
             return found, {**self._facts(), **more}
 
         facts = {"version": target.VERSION, "num_fewshot": 0, "fewshot_seed": 0, "metric": config.metric}
-        return Job(TARGET_TASK, TARGET_TASK, key, facts, work)
+        return Job(TARGET_TASK, TARGET_TASK, key, facts, len(rows), work)
 
     def _key(self) -> dict[str, Any]:
         """What every number depends on, whatever the task (gate.md, Hygiene). The template is in the tokenizer's digest."""

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,9 @@ RECIPE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sqlite registry with its tables, made once."""
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_registered_models()
-    return file
-
-
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with a registry of its own."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    shutil.copy(empty_registry, folder)
-    monkeypatch.setenv("RETAIN_HOME", str(folder))
-    monkeypatch.setenv("RETAIN_RUN_ID", "run-1")
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
+def home(registry_home: Path) -> Path:
+    return registry_home
 
 
 @pytest.fixture
@@ -69,7 +51,9 @@ def another(model: Path, tmp_path: Path) -> Callable[[int], Path]:
     return make
 
 
-def verdict_for(model: Path, **changes: Any) -> dict[str, Any]:
+def verdict_for(model: Path, *, baselines: Sequence[dict[str, str]] = (), **changes: Any) -> dict[str, Any]:
+    """A passing verdict; the original base is always among its baselines."""
+    base = [] if any(b["role"] == "base" for b in baselines) else [{"role": "base", "digest": "sha256:" + "b" * 64}]
     row = {
         "name": "core_facts",
         "tier": "supporting",
@@ -82,9 +66,9 @@ def verdict_for(model: Path, **changes: Any) -> dict[str, Any]:
     }
     return {
         "schema": "retain.verdict/1", "verdict": "pass", "action": "publish", "exit_code": 0, "reasons": [], "candidate_digest": digest.of_model(model),
-        "baselines": [{"role": "base", "digest": "sha256:" + "b" * 64}], "policy": {}, "policy_digest": "sha256:" + "c" * 64, "attempt": 1, "alpha": 0.05,
-        "z": 1.645, "benchmarks": [row], "macro": {"drop_points": 1.0, "low": -0.4, "high": 2.4, "margin_points": 3.0, "benchmarks": 1, "detectable_points": 2.1},
-        "target": {"name": "target", "n": 300, "base": 0.1, "tuned": 0.7, "drop_points": -60.0, "low": -66.0, "high": -54.0}, "waivers": [], "warnings": [],
+        "baselines": [*baselines, *base], "policy": {"cumulative_factor": 2.0, "macro_margin_points": 3.0}, "policy_digest": "sha256:" + "c" * 64, "attempt": 1, "alpha": 0.05,
+        "z": 1.645, "benchmarks": [row], "macro": {"drop_points": 1.0, "low": -0.4, "high": 2.4, "margin_points": 3.0, "upper_points": 2.7, "benchmarks": 1, "detectable_points": 2.1},
+        "target": {"name": "target", "n": 300, "base": 0.1, "tuned": 0.7, "drop_points": -60.0, "low": -66.0, "high": -54.0}, "cumulative": {}, "waivers": [], "warnings": [],
         **changes,
     }  # fmt: skip
 
@@ -217,16 +201,3 @@ def oci_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.kill()  # a store for tests has nothing to save
         process.wait(timeout=30)
-
-
-@pytest.fixture
-def key_pair(tmp_path: Path) -> tuple[Path, Path]:
-    """(private, public) EC keys in PEM form."""
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
-    private.write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
-    return private, public

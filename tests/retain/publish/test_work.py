@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import pytest
 
 from retain import digest
 from retain.errors import EnvironmentFault, IntegrityError
+from retain.gate.waivers import waive
+from retain.publish import keys
 from retain.publish.config import PublishConfig
+from retain.publish.lineage import tree
+from retain.publish.registry import lineage
 from retain.publish.versions import Registry
 from retain.publish.work import publish
 
@@ -102,6 +107,27 @@ def test_a_person_may_say_yes(model: Path, judged: Judged) -> None:
     verdict = judged(model, action="wait", exit_code=5)
     done = publish(PublishConfig(name="orders"), model, verdict, approved_by="the reviewer")
     assert Registry("orders").pick(str(done.version)).tags["retain.approved_by"] == "the reviewer"
+
+
+def test_a_waived_drop_is_published_only_with_its_signature_and_stands_in_the_lineage(
+    model: Path, judged: Judged, key_pair: tuple[Path, Path]
+) -> None:
+    waiver = waive("core_facts", digest.of_model(model), who="the owner", why="known fault", until="2999-01-01", today="2026-01-01", key=key_pair[0])  # fmt: skip
+    row = {**asdict(waiver), "holds": True}
+    del row["candidate_digest"]
+    known = {
+        "policy": {"cumulative_factor": 2.0, "macro_margin_points": 3.0, "waiver_keys": [keys.public_of(key_pair[0])]}
+    }
+    for forged in ({**row, "why": "no reason"}, {**row, "benchmark": "core_words"}):
+        with pytest.raises(IntegrityError, match="signature"):
+            publish(PublishConfig(name="orders"), model, judged(model, waivers=[forged], **known))
+    with pytest.raises(IntegrityError, match="signature"):
+        publish(PublishConfig(name="orders"), model, judged(model, waivers=[row]))  # a policy that knows nobody
+    done = publish(PublishConfig(name="orders"), model, judged(model, waivers=[row], **known))
+    shown = tree(lineage("orders", str(done.version)))
+    assert "waiver" in shown
+    assert "benchmark core_facts, who the owner, until 2999-01-01, why known fault" in shown
+    assert "Waived: core_facts, by the owner" in (place(done.source) / "README.md").read_text()
 
 
 def test_the_champion_must_have_been_compared_with(model: Path, judged: Judged, another: Another) -> None:

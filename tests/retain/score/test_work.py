@@ -187,7 +187,7 @@ def test_every_setting_is_in_the_cache_key(knob: str, tiny_llama: Path, tiny_tas
     from retain.score.run import Run
 
     one, two = (
-        Run(config(tiny_tasks, "tiny_choice", **change), tiny_llama, "base").jobs(None)[0].key
+        Run(config(tiny_tasks, "tiny_choice", **change), tiny_llama, "base").rounds(None)[0][0].key
         for change in ({}, {knob: FLIPS[knob]})
     )
     assert digest.of_json(one) != digest.of_json(two)
@@ -200,7 +200,7 @@ def test_every_task_setting_is_in_the_cache_key(change: dict[str, Any], tiny_lla
     from retain.score.run import Run
 
     specs = [TaskSpec(name="tiny_choice"), TaskSpec(name="tiny_choice", **change)]
-    one, two = (Run(config(tiny_tasks, tasks=[spec]), tiny_llama, "base").jobs(None)[0].key for spec in specs)
+    one, two = (Run(config(tiny_tasks, tasks=[spec]), tiny_llama, "base").rounds(None)[0][0].key for spec in specs)
     assert digest.of_json(one) != digest.of_json(two)
 
 

@@ -1,0 +1,66 @@
+"""What the pipelines with a training have in common: from rows to a merged candidate, and the ends of a run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kfp import dsl
+
+from retain.merge.component import merge
+from retain.mix.component import mix
+from retain.publish.component import publish
+from retain.rehearse.component import rehearse
+from retain.stop.component import stop
+from retain.template.component import template
+from retain.train.component import train
+from retain.validate.component import validate
+from retain_pipelines.endings import STOPS
+
+
+@dataclass(frozen=True)
+class Made:
+    """The tasks of one training, by what they made."""
+
+    rows: Any
+    tokens: Any
+    mixed: Any
+    tuned: Any
+    merged: Any
+
+    def shown(self) -> dict[str, Any]:
+        """What the report shows beside the scores."""
+        return {
+            "history": self.tuned.outputs["history"], "rejects": self.rows.outputs["rejects"], "mixture": self.mixed.outputs["mixture"],
+            "preview": self.tokens.outputs["preview"], "dataset": self.rows.outputs["dataset"],
+        }  # fmt: skip
+
+
+def made(start: Any, base: Any) -> Made:
+    """Validate, rehearse, template, mix, train and merge; ``base``: the model that the training starts from."""
+    rows = validate(config=start.outputs["checks"], sources=start.outputs["sources"], base=base)
+    written = rehearse(config=start.outputs["rehearse"], base=base, dataset=rows.outputs["dataset"])
+    tokens = template(
+        config=start.outputs["template"],
+        base=base,
+        dataset=rows.outputs["dataset"],
+        generated=written.outputs["generated"],
+    )
+    mixed = mix(config=start.outputs["mix"], score=start.outputs["score"], rendered=tokens.outputs["rendered"])
+    tuned = train(config=start.outputs["train"], base=base, mixture=mixed.outputs["mixture"])
+    merged = merge(config=start.outputs["merge"], base=base, adapter=tuned.outputs["adapter"])
+    return Made(rows, tokens, mixed, tuned, merged)
+
+
+def end(start: Any, decision: Any, model: Any) -> None:
+    """Publish the model where the gate let it pass, else the stop that belongs to the verdict."""
+    with dsl.If(decision.outputs["Output"] == "publish", name="passed"):
+        publish(
+            config=start.outputs["publish"], model=model, verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"],
+        ).set_caching_options(False).set_display_name("publish")  # fmt: skip
+    stops(decision.outputs["Output"], decision, STOPS)
+
+
+def stops(ending: Any, decision: Any, names: tuple[str, ...]) -> None:
+    """The ends that publish nothing, each under its own name."""
+    for name in names:
+        with dsl.If(ending == name, name=name):
+            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)

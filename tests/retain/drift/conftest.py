@@ -1,0 +1,3 @@
+from ..gate.conftest import scores
+
+__all__ = ["scores"]
