@@ -447,4 +447,4 @@ def test_a_doubled_item_is_always_an_error(scores, rows, place):
 
 
 def test_the_case_is_plain_data():
-    assert {f.name for f in dataclasses.fields(Case)} == {"candidate_digest", "baselines", "attempt", "waivers", "today", "partial"}  # fmt: skip
+    assert {f.name for f in dataclasses.fields(Case)} == {"candidate_digest", "baselines", "attempt", "waivers", "today", "partial", "repaired"}  # fmt: skip

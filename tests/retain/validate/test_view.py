@@ -53,7 +53,7 @@ def test_expectations_are_those_of_the_suite(check: Check, out: Out) -> None:
         r"<tr><td>([^<]*)</td><td>([^<]*)</td><td class=n>([^<]*)</td><td class=n>([^<]*)</td><td>(rejected|noticed)</td>",
         out.page(),
     )
-    assert len(rows) == 20  # near_duplicate and refusal are off
+    assert len(rows) == 21  # near_duplicate and refusal are off
     assert ("the assistant&#x27;s turn is missing", "no_answer ≤ 0", "4", "25.00%", "rejected") in rows
     assert ("too many tokens", "tokens ≤ 512", "0", "0.00%", "rejected") in rows
 
