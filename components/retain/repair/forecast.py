@@ -32,11 +32,16 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Seen:
-    """Dev items at every strength: summaries of the counted benchmarks, fields of shape (strengths, K), and of the target."""
+    """Dev items at every strength: summaries of the counted benchmarks, fields of shape (strengths, K), and of the target.
+
+    base, target_base: mean scores of the base, shape (K,) and a number.
+    """
 
     names: tuple[str, ...]
     general: Summary
     target: Summary | None
+    base: Array
+    target_base: float
 
 
 def forecast(
@@ -46,8 +51,15 @@ def forecast(
     seen, x = _seen(swept, plan), np.asarray(strengths, dtype=float)
     sizes = {task.name: len(task.base) for task in plan.decision}
     weights = weights_of([Planned(name, 1, 1.0) for name in seen.names], plan.policy)
-    drops, macro = fitted_drops(x, seen.general, weights), seen.general.drop @ weights
-    gains = curve(x, -seen.target.drop) if seen.target is not None else np.zeros(len(x))
+    drops, macro = (
+        possible(fitted_drops(x, seen.general, weights), seen.base, seen.general),
+        seen.general.drop @ weights,
+    )
+    gains = (
+        -possible(curve(x, seen.target.drop), seen.target_base, seen.target)
+        if seen.target is not None
+        else np.zeros(len(x))
+    )
     found = []
     for i, strength in enumerate(strengths):
         at, goal = _at(seen.general, i), _at(seen.target, i) if seen.target is not None else None
@@ -66,7 +78,11 @@ def _seen(swept: Sequence[Sequence[Pairs]], plan: Comparison) -> Seen:
     names = tuple(task.name for task in swept[0] if counts(task))
     general = [[summary(task) for task in tasks if task.name in names] for tasks in swept]
     goals = [summary(task) for tasks in swept for task in tasks if task.name == plan.policy.target.name and plan.target_rule != "none"]  # fmt: skip
-    return Seen(names, _stacked(general), _flat(goals) if goals else None)
+    before = {task.name: float(task.base.mean()) for task in swept[0]}
+    base = np.array([before[name] for name in names])
+    return Seen(
+        names, _stacked(general), _flat(goals) if goals else None, base, before.get(plan.policy.target.name, 0.0)
+    )
 
 
 def summary(task: Pairs) -> Summary:
@@ -94,6 +110,12 @@ def curve(x: Array, y: Array) -> Array:
     """y fitted by a·x + b·x², which is 0 where nothing was changed; least squares, at x. y: (n,) or (n, K)."""
     columns = np.stack([x, x**2], axis=-1)
     return np.asarray(columns @ np.linalg.lstsq(columns, y, rcond=None)[0])
+
+
+def possible(drops: Array, base: Array | float, seen: Summary) -> Array:
+    """Fitted drops of right-or-wrong items within what a base score leaves to lose or win: a fit to a gain that is
+    complete at every strength overshoots it."""
+    return np.where(seen.binary, np.clip(drops, np.asarray(base) - 1.0, base), drops)
 
 
 def fitted_drops(x: Array, seen: Summary, weights: Array) -> Array:

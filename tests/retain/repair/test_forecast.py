@@ -85,6 +85,16 @@ def test_weaker_is_likelier_to_pass_until_the_target_is_gone() -> None:
     assert max(one.probability for one in hopeless) < 0.1
 
 
+def test_a_gain_that_is_complete_at_every_strength_is_not_fitted_beyond_what_can_be_won() -> None:
+    world = World(1, learned=9.0)
+    goal = next(task for task in world.case(1.0)[1].dev if task.name == "target")
+    room = 100 * (1 - goal.base.mean())
+    found = world.forecasts()
+    assert [one.gain_seen for one in found] == pytest.approx([room] * len(found))
+    assert max(one.gain for one in found) == pytest.approx(room)
+    assert max(one.probability for one in found) > 0.8
+
+
 def test_margin_attempt_and_target_rule_are_those_in_force() -> None:
     world, strengths = World(2), (0.6, 0.5)
     plan, swept = world.case(1.0)[1], [list(world.case(s)[1].dev) for s in strengths]
