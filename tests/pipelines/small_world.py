@@ -178,7 +178,7 @@ CAREFUL = {
     "lora": {"r": 8, "target_modules": "mlp-only"},
 }
 # Too fast as well, but not beyond repair: half of this change keeps the task and most of the world.
-HASTY = {"method": "full", "learning_rate": 2.5e-3, "num_train_epochs": 6}
+HASTY = {"method": "full", "learning_rate": 5e-4, "num_train_epochs": 6}
 RECKLESS = {"method": "full", "learning_rate": 2e-2, "num_train_epochs": 6}
 
 

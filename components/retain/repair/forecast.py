@@ -51,15 +51,9 @@ def forecast(
     seen, x = _seen(swept, plan), np.asarray(strengths, dtype=float)
     sizes = {task.name: len(task.base) for task in plan.decision}
     weights = weights_of([Planned(name, 1, 1.0) for name in seen.names], plan.policy)
-    drops, macro = (
-        possible(fitted_drops(x, seen.general, weights), seen.base, seen.general),
-        seen.general.drop @ weights,
-    )
-    gains = (
-        -possible(curve(x, seen.target.drop), seen.target_base, seen.target)
-        if seen.target is not None
-        else np.zeros(len(x))
-    )
+    drops = possible(fitted_drops(x, seen.general, weights), seen.base, seen.general)
+    macro = seen.general.drop @ weights
+    gains = fitted_gains(x, seen.target, seen.target_base) if seen.target is not None else np.zeros(len(x))
     found = []
     for i, strength in enumerate(strengths):
         at, goal = _at(seen.general, i), _at(seen.target, i) if seen.target is not None else None
@@ -131,6 +125,15 @@ def fitted_drops(x: Array, seen: Summary, weights: Array) -> Array:
     excess = np.maximum(0.0, (apart**2).sum(-1) / max(k - 1, 1) - noise.mean(-1))[:, None]
     shrunk = apart * np.divide(excess, excess + noise, out=np.zeros_like(apart), where=excess + noise > 0)
     return macro[:, None] + shrunk - (shrunk @ weights)[:, None]
+
+
+def fitted_gains(x: Array, seen: Summary, base: float) -> Array:
+    """Gain of the target at each strength, shape (n,). What was learned often goes within a small step of strength, which
+    no quadratic follows: as far as the curve misses what was seen by more than noise, what was seen is believed."""
+    own = curve(x, -seen.drop)
+    off, noise = -seen.drop - own, np.maximum(seen.variance, 0.5 / seen.n**2)  # of half a flip at least
+    excess = max(0.0, float((off**2).sum() / max(len(x) - 2, 1) - noise.mean()))
+    return -possible(-(own + off * excess / (excess + noise)), base, seen)
 
 
 def _chance(

@@ -10,7 +10,7 @@ from retain.gate.config import GatePolicy, TargetRule
 from retain.gate.judge import Against, Case, Comparison, comparisons, judge_case
 from retain.gate.pairs import Pairs
 from retain.gate.statistics import from_counts
-from retain.repair.forecast import Forecast, curve, fitted_drops, forecast
+from retain.repair.forecast import Forecast, curve, fitted_drops, fitted_gains, forecast
 
 STRENGTHS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
 POLICY = GatePolicy(macro_margin_points=2.0, on_fail="repair")
@@ -93,6 +93,14 @@ def test_a_gain_that_is_complete_at_every_strength_is_not_fitted_beyond_what_can
     assert [one.gain_seen for one in found] == pytest.approx([room] * len(found))
     assert max(one.gain for one in found) == pytest.approx(room)
     assert max(one.probability for one in found) > 0.8
+
+
+def test_a_gain_that_goes_in_one_step_is_not_fitted_away() -> None:
+    x, won = np.array(STRENGTHS), np.array([54, 54, 54, 54, 54, 54, 0])
+    found = fitted_gains(x, from_counts(0, won, 54), 0.0)
+    assert found[-1] < 0.1 < 0.9 < found[-2]
+    noisy = np.array([0.50, 0.52, 0.38, 0.38, 0.27, 0.27, 0.15])  # within the noise of 54 rows: the curve is believed
+    assert fitted_gains(x, from_counts(0, 54 * noisy, 54), 0.0) == pytest.approx(curve(x, noisy))
 
 
 def test_margin_attempt_and_target_rule_are_those_in_force() -> None:
