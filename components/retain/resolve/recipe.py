@@ -79,6 +79,15 @@ class Recipe(StepConfig):
             raise ValueError("score.rounds follows the gate: set gate.looks (and gate.seed) instead")
         return self
 
+    @model_validator(mode="after")
+    def _all_items(self) -> "Recipe":
+        """Looks may end the scoring of a candidate before all items are there."""
+        if self.gate.looks > 1 and self.gate.on_fail == "repair":
+            raise ValueError("gate.on_fail: repair chooses on all items set apart; set gate.looks: 1")
+        if self.gate.looks > 1 and self.score.judge.tasks:
+            raise ValueError("score.judge compares both models' answers to all items; set gate.looks: 1")
+        return self
+
     def digest(self) -> str:
         return digest.of_json(self.as_parameter())
 

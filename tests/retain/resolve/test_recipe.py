@@ -52,3 +52,14 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, message: str) -> No
 
 def test_the_digest_is_of_the_content() -> None:
     assert load("quickstart").digest() == load("quickstart").digest() != load("quickstart", ["train.seed=1"]).digest()
+
+
+JUDGE = ["score.judge.tasks=[open]", "score.judge.endpoint=http://127.0.0.1:1/v1", "score.judge.model=m"]
+
+
+@pytest.mark.parametrize("other", [["gate.on_fail=repair"], JUDGE])
+def test_what_needs_all_items_is_refused_beside_looks_that_may_end_early(other: list[str]) -> None:
+    load("quickstart", ["gate.looks=4"])
+    load("quickstart", other)
+    with pytest.raises(ConfigError, match=r"gate\.looks: 1"):
+        load("quickstart", ["gate.looks=4", *other])
