@@ -5,7 +5,10 @@ recipe keeps it, a reckless one does not. Everything else is the product itself.
 """
 
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +227,29 @@ def build(folder: Path) -> Path:
     write_recipe(folder, "hasty", HASTY, replay=0.0, on_fail="repair", defaults={"max_drop": 6.0})
     write_recipe(folder, "reckless", RECKLESS, replay=0.0)
     return folder
+
+
+def environment(world: Path) -> dict[str, str]:
+    """Of a command in this world: a home of its own, one thread."""
+    return {
+        **os.environ,
+        "RETAIN_HOME": str(world / "home"),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "retain_pipelines.cli", *arguments]
+
+
+def retain(world: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=environment(world), cwd=world, capture_output=True, text=True, check=False
+    )
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What `--json` printed."""
+    assert done.stdout.strip(), done.stderr[-3000:]
+    return json.loads(done.stdout)

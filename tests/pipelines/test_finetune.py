@@ -1,19 +1,17 @@
 """The main job, whole: rows in; a gated, registered model out, or a closed gate. On a world small enough for a test."""
 
 import json
-import os
 import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_world
-from small_world import build
+from small_world import build, command, environment, outcome, retain
 
 from retain import digest
 
@@ -36,30 +34,6 @@ STEPS = [
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Base, tasks, rows and recipes; the home folder is shared, as on a real machine."""
     return build(tmp_path_factory.mktemp("world"))
-
-
-def environment(world: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "RETAIN_HOME": str(world / "home"),
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "retain_pipelines.cli", *arguments]
-
-
-def retain(world: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), env=environment(world), cwd=world, capture_output=True, text=True, check=False
-    )
-
-
-def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.stdout.strip(), done.stderr[-3000:]
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
