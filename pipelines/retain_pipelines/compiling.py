@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retain_pipelines.pods import Images
     from retain_pipelines.profile import Profile
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where PyYAML was built with libyaml
 PIPELINES = {
     "finetune-without-forgetting": "retain_pipelines.finetune:finetune",
     "domain-adapters": "retain_pipelines.domain_adapters:domain_adapters",
@@ -35,7 +36,7 @@ def documents(pipeline: Any) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(path))
-        return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        return list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=LOADER))
 
 
 def load(name: str) -> Any:
