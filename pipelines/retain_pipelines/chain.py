@@ -17,14 +17,13 @@ from retain_pipelines.endings import STOPS
 
 
 @dataclass(frozen=True)
-class Made:
+class Learned:
     """The tasks of one training, by what they made."""
 
     rows: Any
     tokens: Any
     mixed: Any
     tuned: Any
-    merged: Any
 
     def shown(self) -> dict[str, Any]:
         """What the report shows beside the scores."""
@@ -34,20 +33,34 @@ class Made:
         }  # fmt: skip
 
 
-def made(start: Any, base: Any) -> Made:
-    """Validate, rehearse, template, mix, train and merge; ``base``: the model that the training starts from."""
-    rows = validate(config=start.outputs["checks"], sources=start.outputs["sources"], base=base)
-    written = rehearse(config=start.outputs["rehearse"], base=base, dataset=rows.outputs["dataset"])
+@dataclass(frozen=True)
+class Made(Learned):
+    """A training with its merged candidate."""
+
+    merged: Any
+
+
+def learned(start: Any, base: Any, **named: Any) -> Learned:
+    """Validate, rehearse, template, mix and train.
+
+    ``start``: the task whose outputs are the steps' settings; ``base``: the model that the training starts from;
+    ``named``: the domain, in a run with several.
+    """
+    rows = validate(config=start.outputs["checks"], sources=start.outputs["sources"], base=base, **named)
+    written = rehearse(config=start.outputs["rehearse"], base=base, dataset=rows.outputs["dataset"], **named)
     tokens = template(
-        config=start.outputs["template"],
-        base=base,
-        dataset=rows.outputs["dataset"],
-        generated=written.outputs["generated"],
-    )
-    mixed = mix(config=start.outputs["mix"], score=start.outputs["score"], rendered=tokens.outputs["rendered"])
-    tuned = train(config=start.outputs["train"], base=base, mixture=mixed.outputs["mixture"])
-    merged = merge(config=start.outputs["merge"], base=base, adapter=tuned.outputs["adapter"])
-    return Made(rows, tokens, mixed, tuned, merged)
+        config=start.outputs["template"], base=base, dataset=rows.outputs["dataset"], generated=written.outputs["generated"], **named,
+    )  # fmt: skip
+    mixed = mix(config=start.outputs["mix"], score=start.outputs["score"], rendered=tokens.outputs["rendered"], **named)
+    tuned = train(config=start.outputs["train"], base=base, mixture=mixed.outputs["mixture"], **named)
+    return Learned(rows, tokens, mixed, tuned)
+
+
+def made(start: Any, base: Any) -> Made:
+    """A training and the merge of what it learned into ``base``."""
+    done = learned(start, base)
+    merged = merge(config=start.outputs["merge"], base=base, adapter=done.tuned.outputs["adapter"])
+    return Made(done.rows, done.tokens, done.mixed, done.tuned, merged)
 
 
 def end(start: Any, decision: Any, model: Any) -> None:

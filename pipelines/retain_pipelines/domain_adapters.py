@@ -8,20 +8,14 @@ from retain.combine.component import combine
 from retain.divide.component import divide
 from retain.gate.component import gate
 from retain.judge.component import judge
-from retain.mix.component import mix
-from retain.publish.component import publish as publish_model
-from retain.rehearse.component import rehearse
 from retain.resolve.component import resolve
 from retain.resolve.form import short_form
 from retain.resolve.recipe import load
 from retain.score.component import score
-from retain.stop.component import stop
 from retain.take.component import take
-from retain.template.component import template
-from retain.train.component import train
 from retain.validate.component import validate
+from retain_pipelines import chain
 from retain_pipelines.closing import closed
-from retain_pipelines.endings import STOPS
 
 NAME = "domain-adapters"
 DEFAULTS: dict[str, Any] = short_form(load("domains"))
@@ -32,17 +26,8 @@ SHARED = ("base", "sources", "checks", "rehearse", "template", "mix", "score", "
 def one_domain(entry: Any) -> tuple[Any, Any, Any]:
     """The training of one domain, inside the loop: the tasks ``take``, ``train`` and ``mix``."""
     part = take(entry=entry)
-    base, domain = part.outputs["base"], part.outputs["domain"]
-    rows = validate(config=part.outputs["checks"], sources=part.outputs["sources"], base=base, domain=domain)
-    written = rehearse(config=part.outputs["rehearse"], base=base, dataset=rows.outputs["dataset"], domain=domain)
-    tokens = template(
-        config=part.outputs["template"], base=base, dataset=rows.outputs["dataset"], generated=written.outputs["generated"], domain=domain,
-    )  # fmt: skip
-    mixed = mix(
-        config=part.outputs["mix"], score=part.outputs["score"], rendered=tokens.outputs["rendered"], domain=domain
-    )
-    tuned = train(config=part.outputs["train"], base=base, mixture=mixed.outputs["mixture"], domain=domain)
-    return part, tuned, mixed
+    done = chain.learned(part, part.outputs["base"], domain=part.outputs["domain"])
+    return part, done.tuned, done.mixed
 
 
 @dsl.pipeline(
@@ -118,10 +103,4 @@ def domain_adapters(
         config=start.outputs["gate"], base_scores=judged.outputs["base_judged"], candidate_scores=judged.outputs["candidate_judged"],
         rejects=rows.outputs["rejects"], dataset=rows.outputs["dataset"], recipe=start.outputs["recipe"],
     ).set_caching_options(False)  # fmt: skip
-    with dsl.If(decision.outputs["Output"] == "publish", name="passed"):
-        publish_model(
-            config=start.outputs["publish"], model=merged.outputs["model"], verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"],
-        ).set_caching_options(False)  # fmt: skip
-    for name in STOPS:
-        with dsl.If(decision.outputs["Output"] == name, name=name):
-            stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)
+    chain.end(start, decision, merged.outputs["model"])
