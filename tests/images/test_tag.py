@@ -17,7 +17,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in (
         "components/retain/gate/work.py",
         "components/retain/score/core/core.yaml",
-        "pipelines/retain_pipelines/cli.py",
+        "pipelines/retain_pipelines/cli/app.py",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -49,7 +49,7 @@ def test_a_tag_is_the_version_and_twelve_hex_and_the_same_everywhere(checkout: P
     "name",
     [
         "components/retain/gate/work.py", "components/retain/score/core/core.yaml", "components/retain/score/core/new.json",
-        "pipelines/retain_pipelines/cli.py", "images/Dockerfile", "images/install.sh", "images/locks/cpu.txt", "images/locks/new.txt",
+        "pipelines/retain_pipelines/cli/app.py", "images/Dockerfile", "images/install.sh", "images/locks/cpu.txt", "images/locks/new.txt",
         "pyproject.toml",
     ],
 )  # fmt: skip

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from retain_pipelines import cli, cli_governance, cli_models, cli_plan, cli_registry, cli_route, cli_service, cli_steps
+from retain_pipelines.cli.app import FAMILIES
+from retain_pipelines.cli.common import emit
 
-GROUPS = (cli_steps, cli_plan, cli_models, cli_governance, cli_service, cli_registry, cli_route)
-VERBS = {verb.__name__: example for verbs in (group.VERBS for group in GROUPS) for verb, example in verbs.items()}
+VERBS = {verb.__name__: example for family in FAMILIES for verb, example in family.VERBS.items()}
 
 
 def retain(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -20,7 +20,7 @@ def retain(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_every_verb_without_a_heavy_import() -> None:
-    code = "import sys; from retain_pipelines import cli, cli_steps; cli_steps.register(cli.app); bad = {'torch','transformers','kfp','mlflow','lm_eval','great_expectations','datasets','pandas'} & set(sys.modules); sys.exit(', '.join(bad) or 0)"
+    code = "import sys; import retain_pipelines.cli.app; bad = {'torch','transformers','kfp','mlflow','lm_eval','great_expectations','datasets','pandas'} & set(sys.modules); sys.exit(', '.join(bad) or 0)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
     shown = retain("--help").stdout
     for verb in (*VERBS, "run", "compile", "init", "doctor"):
@@ -74,5 +74,5 @@ def test_doctor_says_what_is_there_as_json() -> None:
 
 
 def test_emit_writes_one_json_value(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.emit({"a": "é"}, True)
+    emit({"a": "é"}, True)
     assert json.loads(capsys.readouterr().out) == {"a": "é"}

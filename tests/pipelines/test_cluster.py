@@ -11,7 +11,8 @@ import pytest
 
 from retain import s3
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError, RetainError, UsageError
-from retain_pipelines import auth, cli, cluster, compiling, schedules
+from retain_pipelines import auth, cluster, compiling, schedules
+from retain_pipelines.cli.app import main
 from retain_pipelines.endings import FINALS
 from retain_pipelines.server import Server
 
@@ -62,7 +63,7 @@ def finetune() -> cluster.Package:
 
 
 def packed(name: str) -> cluster.Package:
-    from retain_pipelines.cli_cluster import _package
+    from retain_pipelines.cli.cluster import _package
 
     candidate = "s3://models/tuned" if name == "regression-gate" else ""
     return _package(name, "quickstart", None, None, candidate, "default", "registry.example.com/ml", DIGESTS[1::2])[0]
@@ -74,9 +75,8 @@ def retain(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]
     monkeypatch.setattr(sys, "argv", ["retain", *words])
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    monkeypatch.setattr(cli, "app", cli.typer.Typer())
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     return int(ended.value.code or 0), out.getvalue(), err.getvalue()
 
 

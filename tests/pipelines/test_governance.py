@@ -14,7 +14,8 @@ from retain.errors import IntegrityError, UsageError
 from retain.gate.given import read
 from retain.publish import keys
 from retain.publish.versions import Registry
-from retain_pipelines import approval, cli_governance
+from retain_pipelines import approval
+from retain_pipelines.cli import governance
 from retain_pipelines.runs import LABEL
 
 from ..retain.publish.conftest import s3, s3_server, verdict_for  # noqa: F401 (fixtures)
@@ -45,19 +46,19 @@ def waiting(tmp_path: Path, tiny_llama: Path, registry_home: Path) -> Callable[.
 
 def test_a_person_says_yes_and_that_very_digest_is_published(waiting: Callable[..., Path], capsys: Any) -> None:
     run = waiting()
-    cli_governance.approve(str(run), by="the release owner", json=True)
+    governance.approve(str(run), by="the release owner", json=True)
     (version,) = Registry("orders").all()
     assert version.digest == digest.of_model(run / "artifacts" / "finetune-1" / "merge" / "model")
     assert (version.tags["retain.approved_by"], version.tags["retain.run_id"]) == ("the release owner", "mine-1")
     assert json.loads(capsys.readouterr().out)["digest"] == version.digest
-    cli_governance.approve(str(run), by="the release owner")
+    governance.approve(str(run), by="the release owner")
     assert len(Registry("orders").all()) == 1
 
 
 def test_a_verdicts_folder_will_do_with_model_and_recipe_named(waiting: Callable[..., Path], tmp_path: Path) -> None:
     place = waiting() / "artifacts" / "finetune-1"
     named = {"model": str(place / "merge" / "model"), "recipe": str(place / "resolve" / "recipe")}
-    cli_governance.approve(str(place / "gate" / "verdict"), by="me", **named)
+    governance.approve(str(place / "gate" / "verdict"), by="me", **named)
     assert len(Registry("orders").all()) == 1
     with pytest.raises(IntegrityError, match="not there"):
         approval.find(place / "gate")
@@ -66,27 +67,27 @@ def test_a_verdicts_folder_will_do_with_model_and_recipe_named(waiting: Callable
 def test_a_merge_that_was_not_repeated_is_found_in_the_earlier_run(waiting: Callable[..., Path]) -> None:
     run = waiting()
     shutil.move(run / "artifacts" / "finetune-1" / "merge", run.parent / "mine-0" / "artifacts" / "merge")
-    cli_governance.approve(str(run), by="me")
+    governance.approve(str(run), by="me")
     assert len(Registry("orders").all()) == 1
 
 
 @pytest.mark.parametrize("changes", [{"verdict": "regressed", "exit_code": 3, "action": "stop"}, {"exit_code": 0, "action": "publish"}])  # fmt: skip
 def test_nothing_else_is_let_out(waiting: Callable[..., Path], tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="nothing waits"):
-        cli_governance.approve(str(waiting(**changes)), by="me")
+        governance.approve(str(waiting(**changes)), by="me")
     with pytest.raises(UsageError, match="nothing waits"):
-        cli_governance.approve(str(tmp_path / "nowhere"), by="me")
+        governance.approve(str(tmp_path / "nowhere"), by="me")
     assert Registry("orders").all() == []
 
 
 def test_the_same_checks_as_a_publication(waiting: Callable[..., Path], capsys: Any) -> None:
     run = waiting(waivers=[{"benchmark": "core_facts", "who": "a", "why": "b", "until": "2020-01-01", "holds": True}])
     with pytest.raises(SystemExit) as left:
-        cli_governance.approve(str(run), by="me")
+        governance.approve(str(run), by="me")
     assert left.value.code == 6
     assert "expired" in capsys.readouterr().err
     with pytest.raises(UsageError, match="has a name"):
-        cli_governance.approve(str(run), by=" ")
+        governance.approve(str(run), by=" ")
 
 
 def test_a_clusters_run_is_approved_from_the_object_store(waiting: Callable[..., Path], s3: str) -> None:  # noqa: F811
@@ -95,7 +96,7 @@ def test_a_clusters_run_is_approved_from_the_object_store(waiting: Callable[...,
     place = waiting() / "artifacts" / "finetune-1"
     files = {p.relative_to(place).as_posix(): digest.of_file(p).removeprefix("sha256:") for p in place.rglob("*") if p.is_file()}  # fmt: skip
     store.upload("s3://models/root/finetune-without-forgetting/run-7", place, files)
-    cli_governance.approve("run-7", by="me", artifacts="s3://models/root")
+    governance.approve("run-7", by="me", artifacts="s3://models/root")
     assert len(Registry("orders").all()) == 1
 
 
@@ -115,14 +116,14 @@ def test_waive_signs_keeps_and_says_what_is_missing(
 ) -> None:
     file = tmp_path / "waivers.json"
     how = {"verdict": closed, "who": "the owner", "why": "known fault", "until": "2999-01-01", "key": key_pair[0]}
-    cli_governance.waive("core_words", **how, file=str(file))
+    governance.waive("core_words", **how, file=str(file))
     said = capsys.readouterr().out
     assert "add it to gate.waiver_keys\n  " + keys.public_of(key_pair[0]) in said
     assert "stays closed all the same: macro_margin" in said
     assert [w.benchmark for w in read(file)] == ["core_words"]
-    cli_governance.waive("core_words", **how, json=True)
+    governance.waive("core_words", **how, json=True)
     assert json.loads(capsys.readouterr().out)["candidate_digest"] == "sha256:c"
     with pytest.raises(UsageError, match="did you mean 'core_words'"):
-        cli_governance.waive("core_word", **how)
+        governance.waive("core_word", **how)
     with pytest.raises(UsageError, match="expired"):
-        cli_governance.waive("core_words", **{**how, "until": "2020-01-01"})
+        governance.waive("core_words", **{**how, "until": "2020-01-01"})

@@ -236,11 +236,10 @@ def test_the_pipelines_face_and_the_command(tuned: Path, tmp_path: Path, monkeyp
     assert out.metadata["digest"] == digest.of_model(tmp_path / "out")
     from typer.testing import CliRunner
 
-    from retain_pipelines import cli, cli_steps
+    from retain_pipelines.cli.app import app
 
-    cli_steps.register(cli.app)
     command = ["compress", "--model", str(tuned), "--method", "magnitude", "--out", str(tmp_path / "cli"), "--json"]
     flags = [f"--set={key}={value}" for key, value in {"sparsity": 0.25, **QUICK}.items()]
-    said = CliRunner().invoke(cli.app, [*command, *flags])
+    said = CliRunner().invoke(app, [*command, *flags])
     assert said.exit_code == 0, said.output
     assert json.loads(said.stdout)["digest"] == out.metadata["digest"]

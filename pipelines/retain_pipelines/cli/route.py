@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retain.errors import ConfigError
-from retain_pipelines.cli_steps import Json, Recipe, Set, quiet
+from retain_pipelines.cli.common import Json, Recipe, Set, emit, quiet
 
 Named = list[str]
 
@@ -37,7 +37,6 @@ def route(
 
     from retain.resolve.recipe import load
     from retain.route.door import run
-    from retain_pipelines.cli import emit
 
     settings = {name: yaml.safe_load(text) for name, text in pairs("--route", route_set or []).items()}
     wanted = load(recipe, overrides).score.as_parameter()

@@ -1,28 +1,21 @@
 """The command line: the same work as the pipeline's steps, the same verdicts, the same exit codes."""
 
-import json as jsonlib
 import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from retain.errors import ExitCode, RetainError, UsageError, refusal_of_machine
+from retain_pipelines.cli import cluster, governance, models, plan, registry, route, service, steps
+from retain_pipelines.cli.common import Json, Set, emit
 
 app = typer.Typer(
     name="retain", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Fine-tune language models without letting them forget, and prove it.\n\nExit codes: 0 pass, 1 crash, 2 usage or configuration, 3 regressed, 4 inconclusive, 5 awaiting approval, 6 integrity, 7 data refused, 8 environment or service, 130 interrupted.",
 )  # fmt: skip
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override one setting of the recipe, e.g. train.learning_rate=5e-5 (again for more)."),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")
-]
 
 
 class Runner(StrEnum):
@@ -30,13 +23,6 @@ class Runner(StrEnum):
 
     process = "process"
     docker = "docker"
-
-
-def emit(value: Any, as_json: bool, text: str = "") -> None:
-    """The result: JSON for programs, text for people."""
-    sys.stdout.write(
-        (jsonlib.dumps(value, indent=1, ensure_ascii=False, default=str) if as_json else text or str(value)) + "\n"
-    )
 
 
 @app.command(epilog="Example: retain run quickstart --set train.num_train_epochs=1")
@@ -148,11 +134,15 @@ def doctor(json: Json = False) -> None:
     )
 
 
+FAMILIES = (steps, plan, models, route, governance, service, registry, cluster)
+for family in FAMILIES:
+    for verb, example in family.VERBS.items():
+        app.command(epilog=f"Example: {example}")(verb)
+app.add_typer(cluster.schedule, name="schedule")
+
+
 def main() -> None:
     """The console script: expected faults end with one paragraph and their exit code, never with a traceback."""
-    from retain_pipelines import cli_steps
-
-    cli_steps.register(app)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would otherwise start with Ctrl-C ignored
         signal.signal(number, signal.default_int_handler)
     try:

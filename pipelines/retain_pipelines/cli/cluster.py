@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from retain.errors import ConfigError, EnvironmentFault, Interrupted
-from retain_pipelines.cli_models import for_ci
-from retain_pipelines.cli_steps import Json, Recipe, Set
+from retain_pipelines.cli.common import Json, Recipe, Set, emit, for_ci
 
 Host = Annotated[
     str,
@@ -100,7 +99,6 @@ def submit(
 ) -> None:
     """Run a recipe on a cluster; with --wait, end with the gate's exit code (8 where the run ends without a verdict)."""
     from retain_pipelines import cluster
-    from retain_pipelines.cli import emit
 
     package, settings = _package(pipeline, recipe, overrides, param, candidate, profile, registry, image_digest)
     root = artifacts or settings.pipeline_root
@@ -140,7 +138,6 @@ def _follow(
     server: Any, run_id: str, pipeline: str, artifacts: str, poll: float, json: bool, files: dict[str, str]
 ) -> None:
     from retain_pipelines import cluster
-    from retain_pipelines.cli import emit
 
     try:
         ended = cluster.follow(server, run_id, show=_say, poll=poll)
@@ -175,7 +172,6 @@ def upload(
     from retain.resolve.recipe import load
     from retain_pipelines import cluster, compiling, pods, schedules
     from retain_pipelines import profile as profiles
-    from retain_pipelines.cli import emit
 
     settings, loaded = profiles.load(profile), load(recipe)
     taken = pods.images_of(settings, registry, image_digest)
@@ -211,7 +207,6 @@ def create(
 ) -> None:
     """Run a recipe again and again: one run at a time, nothing made up for missed times, every argument in full."""
     from retain_pipelines import schedules
-    from retain_pipelines.cli import emit
 
     package, settings = _package(pipeline, recipe, overrides, param, candidate, profile, registry, image_digest)
     every = schedules.cron(cron)
@@ -223,7 +218,6 @@ def create(
 def list_(host: Host, namespace: Namespace = "", json: Json = False) -> None:
     """All schedules of the namespace."""
     from retain_pipelines import schedules
-    from retain_pipelines.cli import emit
 
     rows = schedules.listed(_server(host, namespace))
     emit(rows, json, "\n".join(f"{r['name']}  {r['cron']}  {r['status'].lower()}" for r in rows) or "no schedule")

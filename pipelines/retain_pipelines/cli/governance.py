@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retain.errors import UsageError
-from retain_pipelines.cli_steps import Json, quiet
+from retain_pipelines.cli.common import Json, emit, quiet
 
 if TYPE_CHECKING:
     from retain_pipelines.approval import Waiting
@@ -42,7 +42,6 @@ def approve(
 def _publish(waiting: "Waiting", by: str, json: bool) -> None:
     from retain.artifacts import read_json
     from retain.publish.door import run as door
-    from retain_pipelines.cli import emit
 
     if not by.strip():
         raise UsageError("an approval has a name", where="--by", got="nothing")
@@ -72,7 +71,6 @@ def waive(
     """Let one benchmark's drop pass for one model until a day, signed; then gate again (it is the same attempt)."""
     from retain.gate import given, waivers
     from retain.publish import keys, verdicts
-    from retain_pipelines.cli import emit
 
     said = verdicts.read(verdict)
     left = given.check_use(said, benchmark)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retain_pipelines.cli_steps import Json, Recipe, Set
+from retain_pipelines.cli.common import Json, Recipe, Set, emit, flags
 
 if TYPE_CHECKING:
     from retain.plan.work import Plan, RunFacts
@@ -42,7 +42,6 @@ def plan(
     from retain.plan.work import plan as make
     from retain.resolve.recipe import load
     from retain.resolve.work import benchmarks, resolve_base
-    from retain_pipelines.cli import emit
 
     loaded = load(recipe, overrides)
     folder, _ = resolve_base(loaded)
@@ -70,7 +69,6 @@ def _probed(config: Any, train: Any, mixture: str, model_dir: Path) -> tuple[Any
 
 def _config(kind: Any, assume: list[str] | None) -> Any:
     from retain.config import parse
-    from retain_pipelines.cli_models import flags
 
     return parse(kind, flags(assume, ""), where="--assume")
 

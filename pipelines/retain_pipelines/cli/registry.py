@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retain_pipelines.cli_steps import Json
+from retain_pipelines.cli.common import Json, emit
 
 Name = Annotated[str, typer.Argument(help="Registered model.")]
 Which = Annotated[
@@ -28,7 +28,6 @@ def pull(
 ) -> None:
     """Fetch a registered model and check that it is what was gated."""
     from retain.publish import registry
-    from retain_pipelines.cli import emit
 
     pulled = registry.pull(name, which, out, public_key=Path(public_key) if public_key else None)
     emit(asdict(pulled), json, f"{name} {which} → {out}  {pulled.digest}")
@@ -44,7 +43,6 @@ def promote(
 ) -> None:
     """Make a version the champion; it must have passed against the current one."""
     from retain.publish import registry
-    from retain_pipelines.cli import emit
 
     version = registry.promote(name, which, verdict=Path(verdict) if verdict else None)
     emit(asdict(version), json, f"{name} version {version.version} is champion")
@@ -53,7 +51,6 @@ def promote(
 def rollback(name: Name, json: Json = False) -> None:
     """Make the champion before this one champion again."""
     from retain.publish import registry
-    from retain_pipelines.cli import emit
 
     version = registry.rollback(name)
     emit(asdict(version), json, f"{name} version {version.version} is champion again")
@@ -62,7 +59,6 @@ def rollback(name: Name, json: Json = False) -> None:
 def history(name: Name, json: Json = False) -> None:
     """Every version, newest first."""
     from retain.publish import registry
-    from retain_pipelines.cli import emit
 
     entries = registry.history(name)
     lines = [f"{e.version:>4}  {e.created}  {e.verdict:<14} {e.digest[:19]}  {', '.join(e.aliases)}" for e in entries]
@@ -73,7 +69,6 @@ def lineage(name: Name, which: Which = "candidate", json: Json = False) -> None:
     """Where a version comes from, as a tree of digests."""
     from retain.publish import lineage as lines
     from retain.publish import registry
-    from retain_pipelines.cli import emit
 
     node = registry.lineage(name, which)
     emit(lines.as_dict(node), json, lines.tree(node))

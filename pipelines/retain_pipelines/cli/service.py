@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retain_pipelines.cli_steps import Json, Out, Recipe, Set, quiet
+from retain_pipelines.cli.common import Json, Out, Recipe, Set, emit, flags, quiet
 
 WindowDays = Annotated[int, typer.Option(help="Days of data before --window-end; {day} in an address stands for each.")]
 WindowEnd = Annotated[str, typer.Option(help="The day after the window's last one, YYYY-MM-DD, or today (UTC).")]
@@ -31,7 +31,6 @@ def retrain(
     from retain.resolve.recipe import load
     from retain_pipelines import retrain as pipeline
     from retain_pipelines import runs as local_runs
-    from retain_pipelines.cli import emit
     from retain_pipelines.summary import summary
 
     loaded, stream = load(recipe, overrides), sys.stderr if json else sys.stdout
@@ -66,8 +65,6 @@ def drift(
     """Does the served model still do on fresh rows what it did at its promotion? 0: yes; 3: train again; 4: too few rows to tell."""
     from retain.drift.door import run
     from retain.resolve.recipe import load
-    from retain_pipelines.cli import emit
-    from retain_pipelines.cli_models import flags
 
     found = quiet(json, run, flags(assume, ""), load(recipe, overrides), name, champion, rows, str(out))
     if json:

@@ -1,20 +1,12 @@
 """Each step as a verb: the same door that the pipeline's face opens, on folders of this machine."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Recipe = Annotated[str, typer.Argument(help="A shipped recipe by its name, or the path of one.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Override one setting, e.g. train.lora.r=8 (again for more).")
-]
-Out = Annotated[Path, typer.Option(help="Folder that takes what the step writes.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")
-]
+from retain_pipelines.cli.common import Json, Out, Recipe, Set, emit, quiet
 
 
 def _stages(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
@@ -40,19 +32,7 @@ def _stages(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
     return dict(zip(names, outputs(resolve(load(recipe, overrides))), strict=True))
 
 
-def quiet(json: bool, door: Any, *arguments: Any, **named: Any) -> Any:
-    """Open a step's door; with --json its lines go to stderr and stdout is left to the result."""
-    out = sys.stdout
-    if json:
-        sys.stdout = sys.stderr
-    try:
-        return door(*arguments, **named)
-    finally:
-        sys.stdout = out
-
-
 def _run(json: bool, door: Any, *arguments: Any, **named: Any) -> None:
-    from retain_pipelines.cli import emit
 
     result = quiet(json, door, *arguments, **named)
     if json:
@@ -179,13 +159,3 @@ VERBS: dict[Callable[..., None], str] = {
     train: "retain train quickstart --set train.max_steps=20",
     publish: "retain publish quickstart",
 }
-
-
-def register(app: typer.Typer) -> None:
-    from retain_pipelines import cli_cluster, cli_governance, cli_models, cli_plan, cli_registry, cli_route, cli_service
-
-    groups = (cli_plan, cli_models, cli_route, cli_governance, cli_service, cli_registry, cli_cluster)
-    for verbs in (VERBS, *(group.VERBS for group in groups)):
-        for verb, example in verbs.items():
-            app.command(epilog=f"Example: {example}")(verb)
-    app.add_typer(cli_cluster.schedule, name="schedule")

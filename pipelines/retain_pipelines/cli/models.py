@@ -1,6 +1,5 @@
 """The verbs that work on any models, with or without a recipe: merge, compress, score, judge, gate, repair."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from retain.errors import UsageError
-from retain_pipelines.cli_steps import Json, Set, quiet
-
-Out = Annotated[Path, typer.Option(help="Folder that takes what the step writes.")]
+from retain_pipelines.cli.common import Json, Out, Set, emit, flags, for_ci, quiet
 
 
 def merge(
@@ -53,21 +50,6 @@ def _weighted(text: str) -> tuple[str, float]:
         return (folder, float(weight)) if mark else (text, 1.0)
     except ValueError:
         raise UsageError("--adapter takes FOLDER or FOLDER=WEIGHT", got=text, expected="finance=0.7") from None
-
-
-def flags(overrides: list[str] | None, stage: str) -> dict[str, Any]:
-    """``key=value`` flags as nested settings of one stage."""
-    import yaml
-
-    from retain.resolve import settings
-
-    values: dict[str, Any] = {}
-    for override in overrides or []:
-        key, mark, text = override.partition("=")
-        if not mark:
-            raise UsageError("--set takes key=value", got=override)
-        settings.put(values, key.removeprefix(stage), yaml.safe_load(text))
-    return values
 
 
 def score(
@@ -226,18 +208,6 @@ def repair(
         raise typer.Exit(int(read_json(verdict / "verdict.json", schema="retain.verdict/1")["exit_code"]))
 
 
-def for_ci(verdict: dict[str, Any], junit: str, comment: str, annotations: bool) -> None:
-    """What a CI system shows of a verdict."""
-    from retain.gate import ci
-
-    if junit:
-        Path(junit).write_text(ci.junit(verdict), encoding="utf-8")
-    if comment:
-        Path(comment).write_text(ci.comment(verdict), encoding="utf-8")
-    if annotations:
-        sys.stdout.write("".join(f"{line}\n" for line in ci.annotations(verdict)))
-
-
 def _policy(recipe: str, overrides: list[str] | None) -> tuple[dict[str, Any], str]:
     """(policy, digest of the target data): what a pipeline run of the same recipe counts its attempts by."""
     from retain.resolve.recipe import load
@@ -271,7 +241,6 @@ def _folder(uri: str) -> Path:
 
 
 def _emit(value: Any, json: bool, text: str = "") -> None:
-    from retain_pipelines.cli import emit
 
     if json or text:
         emit(value, json, text)
