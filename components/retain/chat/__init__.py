@@ -7,7 +7,7 @@ prompt_ids(tokenizer, shape, payload)  what a model is asked with, in the same t
 template_digest(tokenizer, kwargs)     equal digests frame a chat in equal tokens
 """
 
-from retain.chat.options import ChatOptions
+from retain.chat.options import ChatOptions, RowOptions
 from retain.chat.prompts import prompt_ids
 from retain.chat.render import Draft, Rendered, Renderer, nothing_supervised, render
 from retain.chat.sides import sides
@@ -18,6 +18,7 @@ __all__ = [
     "Draft",
     "Rendered",
     "Renderer",
+    "RowOptions",
     "has_template",
     "nothing_supervised",
     "prompt_ids",

@@ -7,8 +7,8 @@ from pydantic import Field
 from retain.config import StepConfig
 
 
-class ChatOptions(StepConfig):
-    """How rows become tokens."""
+class RowOptions(StepConfig):
+    """What a user chooses about how rows become tokens."""
 
     template_kwargs: dict[str, Any] = Field(
         default_factory=dict,
@@ -27,6 +27,11 @@ class ChatOptions(StepConfig):
         default="completion",
         description="classification rows: completion = the label is written as an answer, head = the label is a class index for a classifier head",
     )
+
+
+class ChatOptions(RowOptions):
+    """How rows become tokens, for the model and the data at hand."""
+
     class_names: tuple[str, ...] = Field(
         default=(),
         description="names of the classes in the order of their indices; read only when classification is head",

@@ -1,33 +1,15 @@
 """Settings of the step `template`: how rows become tokens."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from retain.chat import ChatOptions
-from retain.config import StepConfig
+from retain.chat import ChatOptions, RowOptions
 
 
-class TemplateConfig(StepConfig):
+class TemplateConfig(RowOptions):
     """Rendering with the model's own chat template."""
 
-    template_kwargs: dict[str, Any] = Field(
-        default_factory=dict,
-        description="variables handed to the chat template, e.g. enable_thinking: false or date_string",
-    )
-    prompt_completion: Literal["auto", "chat", "plain"] = Field(
-        default="auto",
-        description="prompt-completion rows: auto = a chat where the tokenizer has a template, else plain text; chat and plain force one of them",
-    )
-    rewritten_turns: Literal["mask", "train", "refuse"] = Field(
-        default="mask",
-        description="assistant turns that the template shows differently once the chat goes on (reasoning models strip old thoughts): "
-        "mask = no loss on them, train = loss on what is left of them, refuse = error that names the row",
-    )
-    classification: Literal["completion", "head"] = Field(
-        default="completion",
-        description="classification rows: completion = the label is written as an answer, head = a class index for a classifier head",
-    )
     max_seq_length: int = Field(
         default=2048, ge=8, description="longest row, in tokens; the model's own limit counts too"
     )
@@ -44,11 +26,5 @@ class TemplateConfig(StepConfig):
 
     def chat_options(self, *, encoder_decoder: bool, class_names: tuple[str, ...]) -> ChatOptions:
         """What decides the tokens, for the model and the data at hand."""
-        return ChatOptions(
-            template_kwargs=self.template_kwargs,
-            prompt_completion=self.prompt_completion,
-            rewritten_turns=self.rewritten_turns,
-            classification=self.classification,
-            class_names=class_names,
-            encoder_decoder=encoder_decoder,
-        )
+        chosen = self.model_dump(include=set(RowOptions.model_fields))
+        return ChatOptions(**chosen, class_names=class_names, encoder_decoder=encoder_decoder)

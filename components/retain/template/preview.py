@@ -1,15 +1,13 @@
 """The page a person reads before training: real rows with the supervised tokens marked, and what was cut or masked."""
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retain.artifacts import IGNORED_LABEL
 from retain.chat.template import ChatTemplate, has_template
 from retain.page import banner, esc, page, table
 from retain.template.config import TemplateConfig
-
-if TYPE_CHECKING:
-    from retain.template.work import Counts
+from retain.template.counts import Counts
 
 SHOWN_TOKENS = 1200
 JUDGED = {None: "", True: ", desirable", False: ", undesirable"}
@@ -29,7 +27,7 @@ class Sampler:
 
 
 def preview_page(
-    tokenizer: Any, template: ChatTemplate, config: TemplateConfig, counts: "Counts", sampler: Sampler, facts: dict[str, str]
+    tokenizer: Any, template: ChatTemplate, config: TemplateConfig, counts: Counts, sampler: Sampler, facts: dict[str, str]
 ) -> str:  # fmt: skip
     supervised, tokens = counts.total("supervised"), counts.total("tokens")
     title = (
@@ -54,7 +52,7 @@ def preview_page(
     return page("Template preview", "\n".join(body), summary=title)
 
 
-def _warnings(tokenizer: Any, template: ChatTemplate, config: TemplateConfig, counts: "Counts") -> list[str]:
+def _warnings(tokenizer: Any, template: ChatTemplate, config: TemplateConfig, counts: Counts) -> list[str]:
     found = []
     if has_template(tokenizer) and not template.end_of_turn:
         found.append(
@@ -83,7 +81,7 @@ def _warnings(tokenizer: Any, template: ChatTemplate, config: TemplateConfig, co
     return [f'<div class="banner warn"><b>{esc(head)}</b><p>{esc(text)}</p></div>' for head, text in found]
 
 
-def _groups(counts: "Counts") -> list[list[object]]:
+def _groups(counts: Counts) -> list[list[object]]:
     places = sorted({(part, split) for part, split, _ in counts.groups})
     rows: list[list[object]] = []
     for place in places:

@@ -6,10 +6,9 @@ import importlib.metadata
 import itertools
 import json
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from retain.models import load_tokenizer
 from retain.progress import Progress
 from retain.template.cache import TokenCache, Tokens, chunks
 from retain.template.config import TemplateConfig
+from retain.template.counts import Counts
 from retain.template.preview import Sampler, preview_page
 from retain.template.texts import TextWriter, text_of
 
@@ -28,28 +28,6 @@ from retain.template.texts import TextWriter, text_of
 RENDERING = 2
 LISTED = 1000
 T = TypeVar("T")
-
-
-@dataclass
-class Counts:
-    """What became of the rows; keys of ``groups`` are (part, split)."""
-
-    groups: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (part, split, rows|tokens|supervised)
-    tokenised: int = 0
-    cached: int = 0
-    test: int = 0
-    rewritten: int = 0
-    long_rows: list[tuple[str, int]] = field(default_factory=list)  # (id, tokens)
-    source_weights: dict[str, float] = field(default_factory=dict)
-
-    def add(self, row: dict[str, Any]) -> None:
-        place = (row["part"], row["split"])
-        self.groups[(*place, "rows")] += 1
-        self.groups[(*place, "tokens")] += len(row["input_ids"]) + len(row.get("rejected_input_ids", ()))
-        self.groups[(*place, "supervised")] += row["n_supervised"]
-
-    def total(self, what: str) -> int:
-        return sum(count for (_, _, name), count in self.groups.items() if name == what)
 
 
 @dataclass(frozen=True)

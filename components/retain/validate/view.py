@@ -2,14 +2,15 @@
 
 import os
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retain.page import banner, esc, page, table
-
-if TYPE_CHECKING:
-    from retain.validate.sources import Source
-    from retain.validate.work import View
+from retain.validate import private
+from retain.validate.config import ValidateConfig
+from retain.validate.expectations import Outcome
+from retain.validate.sources import Source
+from retain.validate.verdict import Breach
 
 MEANING = {
     "not_json": "not JSON", "not_utf8": "not UTF-8", "schema": "columns or types do not fit", "other_shape": "another shape than the file", "nan": "NaN or infinity",
@@ -21,14 +22,39 @@ MEANING = {
 }  # fmt: skip
 
 
-def write_page(path: Path, view: "View") -> None:
+@dataclass
+class Examples:
+    """A few rejected or noticed rows for the page: reason → (where, detail, masked beginning of the row)."""
+
+    wanted: int
+    found: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
+
+    def add(self, reason: str, where: str, detail: str, text: str) -> None:
+        kept = self.found.setdefault(reason, [])
+        if len(kept) < self.wanted:
+            kept.append((where, private.mask(detail), private.mask(text[:4000])[:400]))
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows."""
+
+    config: ValidateConfig
+    sources: list[Source]
+    broken: list[Breach]
+    outcomes: list[Outcome]
+    examples: Examples
+    limit: int
+
+
+def write_page(path: Path, view: View) -> None:
     """Write the page aside and rename it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(render(view), encoding="utf-8")
     partial.replace(path)
 
 
-def render(view: "View") -> str:
+def render(view: View) -> str:
     """The whole page as HTML; personal data and secrets are masked by whoever filled the view."""
     rows, rejected = sum(s.read for s in view.sources), sum(s.rejected for s in view.sources)
     title = "Rows refused" if view.broken else "Rows accepted"
@@ -45,7 +71,7 @@ def render(view: "View") -> str:
     return page(f"Validation: {title}", "\n".join(part for part in parts if part), summary=f"{title}: {summary}")
 
 
-def _verdict(view: "View", title: str, summary: str) -> str:
+def _verdict(view: View, title: str, summary: str) -> str:
     notes = _notes(view)
     if not view.broken:
         return banner("warn" if notes else "good", title, summary) + _listed(notes)
@@ -65,7 +91,7 @@ def _listed(lines: list[str]) -> str:
     return f"<ul>{''.join(f'<li>{esc(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def _notes(view: "View") -> list[str]:
+def _notes(view: View) -> list[str]:
     """What a person should know though it stops nothing."""
     notes = []
     tests = sum(s.kept for s in view.sources if s.spec.part == "target" and s.spec.split == "test")
@@ -81,7 +107,7 @@ def _notes(view: "View") -> list[str]:
     return notes
 
 
-def _sources(view: "View") -> str:
+def _sources(view: View) -> str:
     head = ["source", "rows", "fit", "rejected", "format", "serves as", "train / validation / test", "columns"]
     lines = [
         (
@@ -93,7 +119,7 @@ def _sources(view: "View") -> str:
     return "<h2>What was detected</h2>" + table(head, lines, numeric=(1, 2, 3))
 
 
-def _reasons(view: "View") -> str:
+def _reasons(view: View) -> str:
     rejected, warned = _total(view, "reasons"), _total(view, "warnings")
     if not rejected and not warned:
         return "<h2>Reasons</h2><p>No row was rejected, and nothing was noticed.</p>"
@@ -103,14 +129,14 @@ def _reasons(view: "View") -> str:
     return "<h2>Reasons</h2>" + table(["reason", "rejected", "noticed", "setting"], lines, numeric=(1, 2)) + note
 
 
-def _total(view: "View", name: str) -> Counter[str]:
+def _total(view: View, name: str) -> Counter[str]:
     total: Counter[str] = Counter()
     for source in view.sources:
         total.update(getattr(source, name))
     return total
 
 
-def _examples(view: "View") -> str:
+def _examples(view: View) -> str:
     if not view.examples.found:
         return ""
     blocks = []
@@ -125,7 +151,7 @@ def _examples(view: "View") -> str:
     return "<h2>Examples</h2><p class=soft>Personal data and secrets are masked.</p>" + "".join(blocks)
 
 
-def _lengths(view: "View") -> str:
+def _lengths(view: View) -> str:
     lines = [
         (s.label, f"{sum(n * k for n, k in s.tokens.items()):,}", *(f"{_quantile(s, q):,}" for q in (0.5, 0.95, 1.0)))
         for s in view.sources
@@ -137,7 +163,7 @@ def _lengths(view: "View") -> str:
     )
 
 
-def _quantile(source: "Source", share: float) -> int:
+def _quantile(source: Source, share: float) -> int:
     """The length that ``share`` of the kept rows do not exceed."""
     seen = 0
     for length in sorted(source.tokens):
@@ -147,7 +173,7 @@ def _quantile(source: "Source", share: float) -> int:
     return 0
 
 
-def _labels(view: "View") -> str:
+def _labels(view: View) -> str:
     lines = [
         (
             s.label,
@@ -160,7 +186,7 @@ def _labels(view: "View") -> str:
     return "<h2>Classes</h2>" + table(["source", "rows by class"], lines) if lines else ""
 
 
-def _expectations(view: "View") -> str:
+def _expectations(view: View) -> str:
     lines = [
         (MEANING[o.reason], f"{o.column} ≤ {o.limit:,}" if o.limit < 1 << 30 else o.column, f"{o.unexpected:,}", f"{o.share:.2%}", {"reject": "rejected", "warn": "noticed"}[o.act])
         for o in sorted(view.outcomes, key=lambda o: -o.unexpected)

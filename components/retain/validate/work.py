@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from retain.artifacts import RowWriter, check_writable
 from retain.progress import Progress
 from retain.validate import private, structure, wording
 from retain.validate.config import DatasetSpec, ValidateConfig
-from retain.validate.expectations import TOO_LONG, Outcome, Suites, columns
+from retain.validate.expectations import TOO_LONG, Suites, columns
 from retain.validate.lengths import Lengths
 from retain.validate.read import Record
 from retain.validate.repeats import Repeats
 from retain.validate.sample import Sample, sample
 from retain.validate.sources import Source, held_out_first, sources_of
 from retain.validate.verdict import Breach, breaches, refusal
+from retain.validate.view import Examples, View, write_page
 
 CHUNK_ROWS, CHUNK_CHARS = 20_000, 32_000_000
 
@@ -34,19 +35,6 @@ class ValidateResult:
     detected: dict[str, str]  # source → format of its rows
     counts: dict[str, int]  # "target/train" → rows
     digest: str  # of dataset/
-
-
-@dataclass
-class Examples:
-    """A few rejected or noticed rows for the page: reason → (where, detail, masked beginning of the row)."""
-
-    wanted: int
-    found: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
-
-    def add(self, reason: str, where: str, detail: str, text: str) -> None:
-        kept = self.found.setdefault(reason, [])
-        if len(kept) < self.wanted:
-            kept.append((where, private.mask(detail), private.mask(text[:4000])[:400]))
 
 
 def validate(
@@ -176,8 +164,6 @@ class Run:
 
     def finish(self, report: Path) -> ValidateResult:
         """Close the folders, write the page, and refuse the rows if the suite says so."""
-        from retain.validate.view import write_page
-
         broken = breaches(self.config, self.sources, self.counts, self.suites)
         detected = {source.label: source.format or "unreadable" for source in self.sources}
         totals = {"reasons": _sum(s.reasons for s in self.sources), "warnings": _sum(s.warnings for s in self.sources)}
@@ -195,22 +181,10 @@ class Run:
             digest=info["digest"],
         )
 
-    def view(self, broken: list[Breach]) -> "View":
+    def view(self, broken: list[Breach]) -> View:
         return View(
             self.config, self.sources, broken, list(self.suites.outcomes.values()), self.examples, self.lengths.limit
         )
-
-
-@dataclass(frozen=True)
-class View:
-    """What the page shows."""
-
-    config: ValidateConfig
-    sources: list[Source]
-    broken: list[Breach]
-    outcomes: list[Outcome]
-    examples: Examples
-    limit: int
 
 
 def _length(made: Sample) -> int:
