@@ -86,6 +86,11 @@ def take(asked: Question, candidate: str) -> int:
     return number
 
 
+def coming(key: str) -> int:
+    """The number that one more candidate's verdict on the question ``key`` would have; nothing is written. EnvironmentFault as :func:`take`."""
+    return len({entry["candidate_digest"] for entry in Register(KIND).find(attempt_key=key)}) + 1
+
+
 def _add(register: Register, asked: Question, candidate: str) -> str:
     values = {"attempt_key": asked.key, "candidate_digest": candidate, **{f"asked_{k}": v for k, v in asdict(asked).items()}}  # fmt: skip
     return register.add(f"attempt {candidate.removeprefix('sha256:')[:12]}", values)

@@ -10,6 +10,7 @@ from retain.gate.config import POINT, GatePolicy
 from retain.gate.eprocess import alarm, rounds
 from retain.gate.looks import alpha_at, boundaries
 from retain.gate.pairs import Pairs, Scores, join
+from retain.gate.repeat import as_first, check_repeatable
 from retain.gate.split import in_look, is_dev
 from retain.gate.verdict import Action, Reason, Row, Verdict, Word
 from retain.gate.waivers import Waiver
@@ -32,7 +33,8 @@ class Case:
 
     today: ISO, for waivers. partial: 0, or the number of the look whose items alone are here (a scorer that asks after
     each look passes all items up to it, and stops at the first answer that is not inconclusive). repaired: the candidate
-    comes from a repair, which is not repaired again.
+    comes from a repair, which is not repaired again. asked: key of the question in the register of attempts; empty: the
+    attempt was not counted there.
     """
 
     candidate_digest: str
@@ -42,6 +44,7 @@ class Case:
     today: str = ""
     partial: int = 0
     repaired: bool = False
+    asked: str = ""
 
 
 def judge(
@@ -63,10 +66,18 @@ def make_case(
     """Join the scores; the baseline that the ordinary margins apply to comes first."""
     sides = ([("champion", champion)] if champion is not None else []) + [("base", baseline)]
     found = tuple(
-        Against(role, scores[1]["model_digest"], tuple(join(scores, candidate, same_family=policy.same_tokenizer)))
+        Against(role, scores[1]["model_digest"], tuple(join(scores, _repeated(scores, candidate), same_family=policy.same_tokenizer)))
         for role, scores in sides
-    )
+    )  # fmt: skip
     return Case(candidate[1]["model_digest"], found, attempt, tuple(waivers), today)
+
+
+def _repeated(baseline: Scores, candidate: Scores) -> Scores:
+    """The same model on both sides is an A/A run: other batches are what it tries, and other answers are no verdict (6)."""
+    if baseline[1]["model_digest"] != candidate[1]["model_digest"]:
+        return candidate
+    check_repeatable(baseline, candidate)
+    return as_first(baseline, candidate)
 
 
 def judge_case(case: Case, policy: GatePolicy) -> Verdict:

@@ -50,5 +50,6 @@ def _decide(case: Case, config: GatePolicy, base: Scores, attempt: int, data: st
     result = judge_case(case, config)
     if attempt != COUNTED or all(against.digest == case.candidate_digest for against in case.baselines):
         return case, result
-    counted = replace(case, attempt=attempts.take(attempts.question(base, case, config, data), case.candidate_digest))
-    return counted, result if counted == case else judge_case(counted, config)
+    asked = attempts.question(base, case, config, data)
+    counted = replace(case, attempt=attempts.take(asked, case.candidate_digest), asked=asked.key)
+    return counted, result if counted.attempt == case.attempt else judge_case(counted, config)

@@ -42,11 +42,15 @@ class Adapter:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+def content_of(path: Path) -> str:
+    """Digest of an adapter's weight files."""
+    return digest.of_manifest({p.name: digest.of_file(p).removeprefix("sha256:") for p in sorted(path.glob("*.safetensors"))})  # fmt: skip
+
+
 def read(path: Path, base: Folder) -> Adapter:
     """An adapter (peft's layout) or changed weights (Hugging Face's), checked against its own digest."""
     training = read_json(path / "retain.json", schema="retain.adapter/1") if (path / "retain.json").is_file() else {}
-    weights = Folder(path)
-    got = digest.of_manifest({s.path.name: digest.of_file(s.path).removeprefix("sha256:") for s in weights.shards})
+    weights, got = Folder(path), content_of(path)
     if training.get("adapter_digest", got) != got:
         raise IntegrityError("the adapter's weights were changed after training", where=str(path), got=got, expected=training["adapter_digest"], fix="train again")  # fmt: skip
     if not (path / "adapter_config.json").is_file():

@@ -15,7 +15,7 @@ class RepairConfig(StepConfig):
     methods: list[Method] = Field(
         default=["strength", "depth", "intruders"],
         min_length=1,
-        description="what is tried, in this order, until one is likely to pass: strength (the whole change weaker: WiSE-FT), depth (early layers weaker than late ones: LiNeS), intruders (LoRA only: directions that the base does not have reduced, by peft)",
+        description="what is tried, in this order, until one is likely to pass: strength (the whole change weaker: WiSE-FT), depth (early layers weaker than late ones: LiNeS), intruders (directions that the base does not have reduced: in a plain LoRA by peft, and in changed weights)",
     )
     strengths: list[float] = Field(
         default=[1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3],
@@ -39,6 +39,9 @@ class RepairConfig(StepConfig):
     )
     least: float = Field(
         default=0.5, gt=0, le=1, description="below this predicted chance no attempt is spent, and another training is proposed"
+    )  # fmt: skip
+    least_kept: float = Field(
+        default=0.5, ge=0, le=1, description="share of the target's gain that a repaired model must be expected to keep; below it another training is proposed"
     )  # fmt: skip
     runs: int = Field(
         default=2000, ge=200, le=100_000, description="simulated gates behind each predicted chance of passing"

@@ -19,7 +19,8 @@ HUNDRED = 100.0
 @dataclass(frozen=True)
 class Forecast:
     """One strength against one baseline. drop, gain and benchmarks' drops in points: as seen on dev, and as fitted over
-    the strengths; probability: of `pass` on the decision items."""
+    the strengths; kept: share of the gated model's gain on dev that is left of it (1 where no gain is asked);
+    probability: of `pass` on the decision items."""
 
     strength: float
     drop_seen: float
@@ -28,6 +29,7 @@ class Forecast:
     gain: float
     benchmarks: dict[str, float]
     probability: float
+    kept: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def forecast(
     drops = possible(fitted_drops(x, seen.general, weights), seen.base, seen.general)
     macro = seen.general.drop @ weights
     gains = fitted_gains(x, seen.target, seen.target_base) if seen.target is not None else np.zeros(len(x))
+    gated = _gained(plan) if seen.target is not None else 0.0
     found = []
     for i, strength in enumerate(strengths):
         at, goal = _at(seen.general, i), _at(seen.target, i) if seen.target is not None else None
@@ -61,8 +64,15 @@ def forecast(
         found.append(Forecast(
             strength, HUNDRED * float(macro[i]), HUNDRED * float(drops[i] @ weights), HUNDRED * float(-goal.drop if goal is not None else 0.0),
             HUNDRED * float(gains[i]), dict(zip(seen.names, (HUNDRED * drops[i]).tolist(), strict=True)), chance,
+            float(gains[i]) / gated if gated > 0 else 1.0,
         ))  # fmt: skip
     return found
+
+
+def _gained(plan: Comparison) -> float:
+    """Gain of the gated model itself on the dev rows of the target; 0 where the rule asks for none."""
+    goals = [task for task in plan.dev if task.name == plan.policy.target.name and plan.target_rule == "improved"]
+    return -float(summary(goals[0]).drop) if goals else 0.0
 
 
 def _seen(swept: Sequence[Sequence[Pairs]], plan: Comparison) -> Seen:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from retain.artifacts import read_scores
 from retain.errors import UsageError
+from retain.gate import attempts
 from retain.gate.config import GatePolicy
 from retain.gate.evidence import read_case
 from retain.gate.judge import REPAIRABLE, Case, Comparison, comparisons
@@ -17,8 +18,8 @@ from retain.gate.split import is_dev
 from retain.gate.verdict import Verdict
 from retain.judge.work import METRIC as WIN_RATE
 from retain.repair.candidates import Family
-from retain.repair.dial import Dial
 from retain.score.config import TARGET_TASK, ScoreConfig
+from retain.score.dial import Dial
 from retain.score.preview import DIGEST
 from retain.score.run import Run
 from retain.score.work import complete
@@ -29,16 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Closed:
-    """A closed gate that a repair may follow: what it rested on, its policy, and its comparisons with dev items set apart."""
+    """A closed gate that a repair may follow: what it rested on, its policy, its comparisons with dev items set apart, and
+    the number of the attempt that a repair would be."""
 
     case: Case
     policy: GatePolicy
     plans: tuple[Comparison, ...]
-
-    @property
-    def attempt(self) -> int:
-        """Number of the attempt that a repair would be."""
-        return self.case.attempt + 1
+    attempt: int
 
     @property
     def asks_target(self) -> bool:
@@ -59,7 +57,9 @@ def closed(verdict: Path, said: Verdict) -> Closed:
         raise UsageError("a weaker change does not help here", where=str(verdict), got=", ".join(sorted(codes)) or said.verdict, expected=", ".join(sorted(REPAIRABLE)), fix="train again: see what the report proposes")  # fmt: skip
     if case.repaired or case.attempt >= policy.attempts:
         raise UsageError("these items cannot give another verdict to a repair", where=str(verdict), got=f"attempt {case.attempt} of {policy.attempts}" + (", a repair already" if case.repaired else ""), fix="train again")  # fmt: skip
-    return Closed(case, policy, tuple(comparisons(case, policy)))
+    # Others may have asked the same items since: the register knows, the verdict does not.
+    attempt = attempts.coming(case.asked) if case.asked else case.attempt + 1
+    return Closed(case, policy, tuple(comparisons(case, policy)), attempt)
 
 
 class Sweep:

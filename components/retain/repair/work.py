@@ -11,17 +11,18 @@ from retain.artifacts import check_writable, read_json, write_json
 from retain.errors import ConfigError, IntegrityError, UsageError
 from retain.gate.verdict import SCHEMA as VERDICT
 from retain.gate.verdict import Verdict, from_dict
+from retain.merge.adapters import content_of
 from retain.merge.config import MergeConfig
 from retain.merge.work import merge
 from retain.progress import Progress
-from retain.repair.candidates import Family, content_of, family
+from retain.repair.candidates import Family, family
 from retain.repair.choose import Tried, choose, likely, worst
 from retain.repair.config import Method, RepairConfig
-from retain.repair.dial import Dial
 from retain.repair.forecast import forecast
 from retain.repair.proposal import Change, forget_less
 from retain.repair.sweep import Closed, Sweep, closed
 from retain.score.config import ScoreConfig
+from retain.score.dial import Dial
 
 SCHEMA = "retain.repair/1"
 
@@ -68,7 +69,7 @@ def repair(
     gate, manifest, said = _checked(inputs)
     merging = merging.model_copy(update={name: manifest[name] for name in ("method", "strength", "first_layer")})
     sweep = Sweep(scoring, gate, Dial(scoring, inputs.base, inputs.model), inputs.dataset, out / "scores", cache)
-    tried, families, notes = _try_all(config, merging, inputs, gate, sweep, out, show)
+    tried, families, notes = _spent(gate) or _try_all(config, merging, inputs, gate, sweep, out, show)
     chosen = choose(tried, config)
     changes = () if chosen else tuple(forget_less(inputs.recipe or {}))
     made = _merged(families[chosen.method], chosen, inputs, model) if chosen else ""
@@ -100,9 +101,18 @@ def _known(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+All = tuple[list[Tried], dict[Method, Family], list[str]]
+
+
+def _spent(gate: Closed) -> All | None:
+    """Nothing is scored for an attempt that could not pass any more."""
+    most = gate.policy.attempts
+    return ([], {}, [f"attempt {gate.attempt} would be beyond the {most} that these items allow: others spent them since"]) if gate.attempt > most else None  # fmt: skip
+
+
 def _try_all(
     config: RepairConfig, merging: MergeConfig, inputs: Inputs, gate: Closed, sweep: Sweep, out: Path, show: Callable[[Tried], None]
-) -> tuple[list[Tried], dict[Method, Family], list[str]]:  # fmt: skip
+) -> All:  # fmt: skip
     """Family after family, until one has a member that is likely to pass."""
     tried: list[Tried] = []
     families: dict[Method, Family] = {}

@@ -31,11 +31,19 @@ def repair(material: Material) -> str:
 def _sentence(told: Row, verdict: Row) -> str:
     one = told["chosen"]
     if not one:
-        best = max((row["probability"] for row in told["tried"]), default=0.0)
-        least = told["config"]["least"]
-        return f"<p>{esc(f'No attempt was spent: the best of what was tried would pass in {100 * best:.0f} % of runs, and below {100 * least:.0f} % it is not worth one.')}</p>"
+        return f"<p>{esc(f'No attempt was spent: {_why_not(told)}.')}</p>"
     text = f"Chosen: {NAMES[one['method']]}, strength {one['strength']:g}. It was predicted to pass in {100 * one['probability']:.0f} % of runs."
     return f"<p>{esc(f'{text} {shares(told, verdict)}'.strip())}</p>"
+
+
+def _why_not(told: Row) -> str:
+    least, floor = told["config"]["least"], told["config"]["least_kept"]
+    if not told["tried"]:
+        return "these items allow no further verdict"
+    best = max(row["probability"] for row in told["tried"])
+    if best >= least:
+        return f"what would pass keeps less than {100 * floor:.0f} % of the target's gain"
+    return f"the best of what was tried would pass in {100 * best:.0f} % of runs, and below {100 * least:.0f} % it is not worth one"
 
 
 def shares(told: Row, verdict: Row) -> str:
@@ -57,7 +65,7 @@ def shares(told: Row, verdict: Row) -> str:
 
 def _figure(told: Row) -> str:
     rows = told["tried"]
-    if not any(row["gain_seen"] for row in rows):
+    if not any(row["gain_seen"] for row in rows):  # nothing was tried, or no target is asked
         return ""
     margin = told["policy"]["macro_margin_points"]
     x = _scale([-row["drop_seen"] for row in rows] + [-row["drop"] for row in rows] + [0.0, -1.2 * margin], svg.WIDTH)
@@ -118,7 +126,9 @@ def _line(row: Row, chosen: bool) -> list[object]:
     name = f"{row['strength']:g}" + ("" if row["method"] == "strength" else f", {row['method']}")
     fitted = soft(f"fitted {signed(-row['drop'])}")
     general = Html(f"{esc(signed(-row['drop_seen']))}<br>{fitted}")
-    return [Html(f"<b>{esc(name)} ←</b>") if chosen else name, general, signed(row["gain_seen"], 1), f"{100 * row['probability']:.0f} %"]  # fmt: skip
+    kept = soft(f"keeps {100 * row['kept']:.0f} %")
+    target = Html(f"{esc(signed(row['gain_seen'], 1))}<br>{kept}")
+    return [Html(f"<b>{esc(name)} ←</b>") if chosen else name, general, target, f"{100 * row['probability']:.0f} %"]
 
 
 def _footnote(told: Row) -> str:

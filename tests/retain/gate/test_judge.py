@@ -164,6 +164,18 @@ def test_equal_digests_pass_with_that_reason(decide, tuned_digest, scores, draw)
     assert (verdict.verdict, codes(verdict)) == ("pass", {"equal_digests"})
 
 
+def test_a_model_against_itself_must_answer_alike_whatever_its_batches(tuned_digest, scores, draw):
+    """The A/A check: other batches are what it tries; an item in a hundred may change its answer, more is no verdict."""
+    base, again = draw({"bench": (1000, 0.0, 0.004)})
+    (table, meta), first = scores(again, tuned_digest), scores(base, tuned_digest)
+    verdict = judge(first, (table, {**meta, "batch_budget": 7}), policy(target={"rule": "none"}))
+    assert (verdict.verdict, codes(verdict)) == ("pass", {"equal_digests"})
+    assert 0 < verdict.benchmarks[0]["flip_rate"] < 0.01
+    one, loud = draw({"bench": (1000, 0.0, 0.02)})
+    with pytest.raises(IntegrityError, match="answers differently"):
+        judge(scores(one, tuned_digest), scores(loud, tuned_digest), policy(target={"rule": "none"}))
+
+
 # Attempts, repair, looks, approval
 
 
@@ -447,4 +459,4 @@ def test_a_doubled_item_is_always_an_error(scores, rows, place):
 
 
 def test_the_case_is_plain_data():
-    assert {f.name for f in dataclasses.fields(Case)} == {"candidate_digest", "baselines", "attempt", "waivers", "today", "partial", "repaired"}  # fmt: skip
+    assert {f.name for f in dataclasses.fields(Case)} == {"candidate_digest", "baselines", "attempt", "waivers", "today", "partial", "repaired", "asked"}  # fmt: skip

@@ -31,28 +31,6 @@ CHOICES = ["monday", "parcel", "shop"]
 ITEMS = 240
 
 
-@pytest.fixture(scope="session")
-def noisy_adapter() -> Callable[..., Path]:
-    """make(folder, base, size=…, seed=…, **LoraConfig) → a LoRA of random directions."""
-
-    def make(folder: Path, base: Path, *, size: float = 0.05, seed: int = 0, **settings: Any) -> Path:
-        import torch
-        from peft import LoraConfig, get_peft_model
-
-        from retain import models
-
-        torch.manual_seed(seed)
-        shape = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **settings}
-        model = get_peft_model(models.load_model(base, dtype="fp32"), LoraConfig(**shape))
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and "lora_" in name:
-                parameter.data = torch.randn_like(parameter) * size
-        model.save_pretrained(str(folder))
-        return folder
-
-    return make
-
-
 @dataclass(frozen=True)
 class World:
     """A base, its benchmark, and what a run leaves behind a closed gate."""

@@ -71,10 +71,36 @@ def test_an_intruding_direction_is_weakened_and_the_new_adapter_merges_with_its_
         assert read_json(other.adapter / "retain.json", schema="retain.adapter/1")["intruders"] != card["adapters"][0]["training"]["intruders"]  # fmt: skip
 
 
-def test_intruders_are_looked_for_in_a_plain_lora_only(tiny_llama: Path, noisy_adapter: Callable[..., Path], tmp_path: Path) -> None:  # fmt: skip
+def _tuned_with_an_intruder(folder: Path, base: Path) -> Path:
+    """All weights, one of them with the strong direction that a LoRA would have been given."""
+    import torch
+
+    model = models.load_model(base, dtype="fp32")
+    module = model.get_submodule(LAYER)
+    u, s, _ = torch.linalg.svd(module.weight.detach())
+    right = torch.randn(module.weight.shape[1], generator=torch.Generator().manual_seed(1))
+    module.weight.data += torch.outer(u.sum(1) / u.shape[1] ** 0.5, 3 * s[0] * right / right.norm())
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def test_an_intruding_direction_in_changed_weights_is_weakened_and_all_else_is_left_as_it_is(tiny_llama: Path, tmp_path: Path) -> None:  # fmt: skip
+    from safetensors.torch import load_file
+
+    adapter = _tuned_with_an_intruder(tmp_path / "a", tiny_llama)
+    made = family("intruders", RepairConfig(intruder_share=0.2), MERGE, tiny_llama, adapter, tmp_path / "less")
+    tuned, less = (load_file(folder / "model.safetensors") for folder in (adapter, made.adapter))
+    assert set(tuned) == set(less)
+    assert [name for name in tuned if not tuned[name].equal(less[name])] == [f"{LAYER}.weight"]
+    result = merge(made.at(1.0), tiny_llama, [(made.adapter, 1.0)], tmp_path / "model")
+    assert result.logit_difference < 1e-3
+    before, after = (weight(folder) - weight(tiny_llama) for folder in (adapter, tmp_path / "model"))
+    assert after.norm() < 0.5 * MERGE.strength * before.norm()
+    assert read_json(made.adapter / "retain.json", schema="retain.adapter/1")["intruders"]["share"] == 0.2
+
+
+def test_intruders_are_looked_for_in_a_plain_lora_or_in_changed_weights(tiny_llama: Path, noisy_adapter: Callable[..., Path], tmp_path: Path) -> None:  # fmt: skip
     for settings in ({"use_dora": True}, {"modules_to_save": ["lm_head"]}):
         adapter = noisy_adapter(tmp_path / str(len(settings)) / "a", tiny_llama, **settings)
-        with pytest.raises(ConfigError, match="plain LoRA only"):
+        with pytest.raises(ConfigError, match="plain LoRA or in changed weights"):
             family("intruders", RepairConfig(), MERGE, tiny_llama, adapter, tmp_path / "x")
-    with pytest.raises(ConfigError, match="plain LoRA only"):
-        family("intruders", RepairConfig(), MERGE, tiny_llama, tiny_llama, tmp_path / "x")

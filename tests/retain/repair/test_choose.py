@@ -7,8 +7,8 @@ from retain.repair.config import RepairConfig
 from retain.repair.forecast import Forecast
 
 
-def member(method: str, strength: float, probability: float) -> Tried:
-    return Tried(method, Forecast(strength, 0.0, 0.0, 0.0, 0.0, {}, probability))  # type: ignore[arg-type]
+def member(method: str, strength: float, probability: float, kept: float = 1.0) -> Tried:
+    return Tried(method, Forecast(strength, 0.0, 0.0, 0.0, 0.0, {}, probability, kept))  # type: ignore[arg-type]
 
 
 def chosen(config: RepairConfig, *members: Tried) -> tuple[str, float]:
@@ -31,9 +31,19 @@ def test_methods_in_their_order_then_the_best_then_none() -> None:
     assert chosen(RepairConfig(least=0.4), member("strength", 0.3, 0.49)) == ("strength", 0.3)
 
 
+def test_what_gives_the_gain_away_is_not_chosen_however_surely_it_would_pass() -> None:
+    kept, given = member("strength", 0.5, 0.6, 0.9), member("strength", 0.3, 0.99, 0.4)
+    assert chosen(RepairConfig(), kept, given) == ("strength", 0.5)
+    assert chosen(RepairConfig(least_kept=0.3), kept, given) == ("strength", 0.3)
+    assert chosen(RepairConfig(least_kept=0.95), kept, given) == ("", 0.0)
+    assert chosen(RepairConfig(), given, member("depth", 0.3, 0.9)) == ("depth", 0.3)
+    assert chosen(RepairConfig()) == ("", 0.0)
+
+
 def test_the_baseline_that_asks_most_counts() -> None:
-    easy, hard = (Forecast(0.5, d, d, 9.0, 9.0, {}, p) for d, p in ((0.1, 0.9), (1.5, 0.4)))
-    assert worst("strength", [[easy], [hard]])[0].forecast is hard
+    easy, hard = (Forecast(0.5, d, d, 9.0, 9.0, {}, p, k) for d, p, k in ((0.1, 0.9, 0.7), (1.5, 0.4, 1.0)))
+    found = worst("strength", [[easy], [hard]])[0].forecast
+    assert (found.drop, found.probability, found.kept) == (1.5, 0.4, 0.7)
 
 
 @pytest.mark.parametrize(

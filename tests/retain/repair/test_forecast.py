@@ -168,3 +168,14 @@ def test_a_target_rule_of_none_needs_no_target() -> None:
     found = World(4).forecasts(policy)
     assert {f.gain for f in found} == {0.0}
     assert max(f.probability for f in found) > 0.8
+
+
+def test_the_share_of_the_gain_that_is_kept_is_that_of_the_gated_model() -> None:
+    world = World(2)
+    found = world.forecasts()
+    assert found[0].kept == pytest.approx(found[0].gain / found[0].gain_seen)  # λ = 1 is the gated model itself
+    assert [one.kept for one in found] == sorted((one.kept for one in found), reverse=True)
+    assert found[-1].kept == pytest.approx(found[-1].gain / found[0].gain_seen)
+    for rule in ("not_worse", "none"):  # no gain is asked for, so there is none to keep
+        unasked = POLICY.model_copy(update={"target": TargetRule(rule=rule)})
+        assert {one.kept for one in world.forecasts(unasked)} == {1.0}

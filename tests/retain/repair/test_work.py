@@ -77,7 +77,7 @@ def test_dev_scores_are_never_a_verdict_s_ground(world: Any, verdict: Path, tmp_
 
 def test_a_second_sweep_computes_nothing_anew(world: Any, verdict: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     first = mend(world, verdict, tmp_path / "one")
-    monkeypatch.setattr("retain.repair.dial.load_engine", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("retain.score.dial.load_engine", lambda *_: pytest.fail("a model was loaded"))
     second = mend(world, verdict, tmp_path / "two")
     assert (second.digest, second.tried) == (first.digest, first.tried)
 
@@ -122,3 +122,26 @@ def test_folders_that_do_not_belong_together_are_refused(world: Any, verdict: Pa
     (tmp_path / "v" / "verdict.json").write_bytes((verdict / "verdict.json").read_bytes())
     with pytest.raises(IntegrityError, match="changed after it was written"):
         repair(RepairConfig(), QUICK, scoring, inputs(world, tmp_path / "v"), tmp_path / "m", tmp_path / "o")
+
+
+def test_the_attempt_is_the_one_that_the_register_of_attempts_will_give(world: Any, registry_home: Path, tmp_path: Path) -> None:  # fmt: skip
+    from retain.artifacts import read_scores
+    from retain.gate import attempts
+    from retain.gate.work import COUNTED
+
+    policy, base = GatePolicy(**POLICY), world.folder / "base-scores"
+    gate(policy, base, world.folder / "scores", tmp_path / "verdict", attempt=COUNTED)
+    case, _ = read_case(tmp_path / "verdict" / "evidence.json")
+    asked = attempts.question(read_scores(base), case, policy, "")
+    assert (case.attempt, case.asked, attempts.coming(asked.key)) == (1, asked.key, 2)
+    first = mend(world, tmp_path / "verdict", tmp_path / "one", methods=["strength"])
+    others = [attempts.take(asked, f"sha256:{name}") for name in ("one", "two")]
+    later = mend(world, tmp_path / "verdict", tmp_path / "two", methods=["strength"])
+    told = [read_json(tmp_path / name / "repair.json", schema="retain.repair/1")["attempt"] for name in ("one", "two")]
+    assert (others, told) == ([2, 3], [2, 4])  # less alpha is left, so less is likely to pass
+    assert all(b.probability <= a.probability for a, b in zip(first.tried, later.tried, strict=True))
+    assert sum(a.probability - b.probability for a, b in zip(first.tried, later.tried, strict=True)) > 0
+    attempts.take(asked, "sha256:three")
+    spent = mend(world, tmp_path / "verdict", tmp_path / "three")
+    assert (spent.tried, spent.chosen) == ((), None)
+    assert "attempt 5 would be beyond the 4" in spent.notes[0]

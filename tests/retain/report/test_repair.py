@@ -20,7 +20,7 @@ Write = Callable[..., Path]
 def members(method: str, harm: float = 14.0) -> list[dict[str, Any]]:
     return [
         {"method": method, "strength": s, "drop_seen": harm * s * s + 0.3 * (-1) ** i, "drop": harm * s * s, "gain_seen": 45 * s ** 0.5 - i % 2,
-         "gain": 45 * s ** 0.5, "probability": round(1 / (1 + (s / 0.45) ** 8), 3), "benchmarks": {"facts": harm * s * s}}
+         "gain": 45 * s ** 0.5, "probability": round(1 / (1 + (s / 0.45) ** 8), 3), "kept": round(s**0.5, 3), "benchmarks": {"facts": harm * s * s}}
         for i, s in enumerate(RepairConfig().strengths)
     ]  # fmt: skip
 
