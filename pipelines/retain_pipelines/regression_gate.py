@@ -30,16 +30,14 @@ def arguments(recipe: Recipe, candidate: str, revision: str = "") -> dict[str, A
     form = to_form(recipe)
     return {
         "base_model": recipe.model.base_model, "base_revision": recipe.model.revision, "candidate_model": candidate,
-        "candidate_revision": revision, "gate_max_drop": form["gate_max_drop"], "score_benchmarks": form["score_benchmarks"],
+        "candidate_revision": revision, "candidate_data": "", "gate_max_drop": form["gate_max_drop"], "score_benchmarks": form["score_benchmarks"],
         **_without_target(form),
     }  # fmt: skip
 
 
-def decide(config: Any, base_scores: Any, candidate_scores: Any) -> None:
-    """The gate and the task that the run ends in, inside a pipeline."""
-    decision = gate(config=config, base_scores=base_scores, candidate_scores=candidate_scores).set_caching_options(
-        False
-    )
+def decide(config: Any, base_scores: Any, candidate_scores: Any, data: Any = "") -> None:
+    """The gate and the task that the run ends in, inside a pipeline; ``data``: what its attempts are counted by."""
+    decision = gate(config=config, base_scores=base_scores, candidate_scores=candidate_scores, data=data).set_caching_options(False)  # fmt: skip
     for name in ("passed", *STOPS):
         with dsl.If(decision.outputs["Output"] == ("publish" if name == "passed" else name), name=name):
             stop(verdict=decision.outputs["verdict"]).set_caching_options(False).set_display_name(name)
@@ -59,6 +57,7 @@ def regression_gate(
     base_revision: str = "",
     candidate_model: str = DEFAULTS["base_model"],
     candidate_revision: str = "",
+    candidate_data: str = "",
     gate_max_drop: float = DEFAULTS["gate_max_drop"],
     gate_settings: dict = DEFAULTS["gate_settings"],
     score_benchmarks: str = DEFAULTS["score_benchmarks"],
@@ -71,6 +70,7 @@ def regression_gate(
         base_revision: 40-hex commit of a hub model; empty for places that have none.
         candidate_model: URI of the model that is judged; by default the base itself, which must pass.
         candidate_revision: the same for the candidate.
+        candidate_data: URIs or digests of the rows that the candidate learned, separated by commas; candidates of the same rows are attempts of each other. Empty: as the candidate's lineage says.
         gate_max_drop: largest macro-average drop of the benchmarks that passes, in points.
         gate_settings: tiers, margins and looks of the gate.
         score_benchmarks: lm-eval task names, separated by commas.
@@ -78,7 +78,7 @@ def regression_gate(
     """
     start = pair(
         base_model=base_model, base_revision=base_revision, candidate_model=candidate_model, candidate_revision=candidate_revision,
-        gate_max_drop=gate_max_drop, gate_settings=gate_settings, score_benchmarks=score_benchmarks, score_settings=score_settings,
+        candidate_data=candidate_data, gate_max_drop=gate_max_drop, gate_settings=gate_settings, score_benchmarks=score_benchmarks, score_settings=score_settings,
     ).set_caching_options(False)  # fmt: skip
     before = score(config=start.outputs["score"], base=start.outputs["base"], role="base").set_display_name(
         "score-base"
@@ -91,4 +91,6 @@ def regression_gate(
         base_scores=before.outputs["scores"],
         candidate_scores=after.outputs["scores"],
     )
-    decide(start.outputs["gate"], judged.outputs["base_judged"], judged.outputs["candidate_judged"])
+    decide(
+        start.outputs["gate"], judged.outputs["base_judged"], judged.outputs["candidate_judged"], start.outputs["data"]
+    )

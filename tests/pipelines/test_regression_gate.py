@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retain import digest
 from retain.config import parse
 from retain.errors import ConfigError, IntegrityError
 from retain.gate.config import GatePolicy
 from retain.pair import work as pair
+from retain.publish import lineage
 from retain.resolve.recipe import load
+from retain.resolve.work import target_data
 from retain_pipelines import compiling, local, regression_gate
 from retain_pipelines.endings import FINALS, STOPS
 
@@ -73,6 +76,37 @@ def test_two_addresses_become_two_digests(tmp_path: Path, monkeypatch: pytest.Mo
         pair.pair(form(base_model=str(one), candidate_model=""))
     with pytest.raises(ConfigError, match="no such file or folder"):
         pair.pair(form(base_model=str(one), candidate_model=str(tmp_path / "three")))
+
+
+def test_attempts_are_counted_by_what_the_candidate_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETAIN_HOME", str(tmp_path / "home"))
+    one, two = _model(tmp_path / "one", 1.0), _model(tmp_path / "two", 2.0)
+    rows, more = tmp_path / "rows.jsonl", tmp_path / "more.jsonl"
+    rows.write_text("{}\n")
+    more.write_text("{}\n{}\n")
+
+    def data(named: str = "") -> str:
+        return pair.pair(form(base_model=str(one), candidate_model=str(two), candidate_data=named)).data
+
+    sources = [{"part": part, "split": "train", "path": part, "digest": digest.of_file(file)} for part, file in (("target", rows), ("replay", more))]  # fmt: skip
+    assert data() == ""
+    assert (
+        data(f" {rows}, {more} ") == data(f"{more},{digest.of_file(rows)}") != data(str(rows)) == target_data(sources)
+    )
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        data(str(tmp_path / "none.jsonl"))
+    node = lineage.build(
+        "sha256:two", {}, {"baselines": [], "verdict": "pass", "policy_digest": ""}, {"data": {"datasets": sources}}
+    )
+    (two / "lineage.json").write_text(json.dumps(lineage.as_dict(node)))
+    assert data() == target_data(sources)  # what the model's own lineage says, as its run counted
+    assert data(str(more)) != data()
+
+
+def test_the_pipeline_counts_by_what_its_first_task_found() -> None:
+    spec = compiling.spec_of(regression_gate.regression_gate)
+    tasks = next(c["dag"]["tasks"] for c in spec["components"].values() if "gate" in c.get("dag", {}).get("tasks", {}))
+    assert tasks["gate"]["inputs"]["parameters"]["data"]["taskOutputParameter"] == {"outputParameterKey": "data", "producerTask": "pair"}  # fmt: skip
 
 
 def _model(folder: Path, value: float) -> Path:
@@ -134,8 +168,10 @@ def _passed_and_red(
     good = _run(decided, base, scores_folder(tmp_path / "same", same, TUNED), tmp_path / "good")
     assert (good.exit_code, good.endings["passed"], good.endings["close"]) == (0, 0, 0)
     worse = {task: np.where(np.arange(len(column)) % 4 == 0, 0.0, column) for task, column in same.items()}
-    bad = _run(decided, base, scores_folder(tmp_path / "worse", worse, TUNED), tmp_path / "bad")
+    bad = _run(decided, base, scores_folder(tmp_path / "worse", worse, digest.of_json("worse")), tmp_path / "bad")
     assert (bad.exit_code, bad.endings["stop-regressed"], bad.endings["close"]) == (3, 3, 0)
+    verdicts = [json.loads(next((tmp_path / name).glob("artifacts/*/gate/verdict/verdict.json")).read_text()) for name in ("good", "bad")]  # fmt: skip
+    assert [verdict["attempt"] for verdict in verdicts] == [1, 2]  # another candidate on the same items
     report = next((tmp_path / "bad").glob("artifacts/*/gate/report"))
     assert "Regressed" in report.read_text(encoding="utf-8") or "regressed" in report.read_text(encoding="utf-8")
 

@@ -23,6 +23,7 @@ def gate(
     first: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     sweep: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     repairs: bool = False,
+    data: str = "",
     champion_scores: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
 ) -> str:
     """Decide on paired per-item differences whether the candidate may be published.
@@ -41,6 +42,7 @@ def gate(
         recipe: the resolved recipe, for the report.
         first: the verdict that closed the gate, where the candidate was repaired since.
         sweep: what that repair tried, for the report.
+        data: digest of what was learned, where there is no recipe; attempts are counted by it.
         repairs: the pipeline has a repair to follow a closed gate.
         champion_scores: the same items of the model in service, in a retraining.
 
@@ -55,6 +57,7 @@ def gate(
         candidate_scores.path,
         verdict.path,
         report.path,
+        data,
         history=path_of(history),
         rejects=path_of(rejects),
         mixture=path_of(mixture),

@@ -9,8 +9,8 @@ from retain.steps import running, say
 from retain.tracking import parent
 
 
-def run(form: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """base, candidate, score, gate: the outputs of the first task, in the order its face names them."""
+def run(form: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any], str]:
+    """base, candidate, score, gate, data: the outputs of the first task, in the order its face names them."""
     with running("pair"):
         found = pair(form)
         recipe = found.recipe
@@ -18,4 +18,4 @@ def run(form: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[s
         for name, model in (("base", found.base), ("candidate", found.candidate)):
             say(f"{name:<10}{model['uri']}  {model['digest'][:19]}")
         say(f"gate      it can see an average drop of {found.gate_plan.detectable_points:g} points")
-    return found.base, found.candidate, score_settings(recipe).as_parameter(), recipe.gate.as_parameter()
+    return found.base, found.candidate, score_settings(recipe).as_parameter(), recipe.gate.as_parameter(), found.data

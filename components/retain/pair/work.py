@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from retain import uris
-from retain.artifacts import check_writable
+from retain.artifacts import check_writable, read_json
 from retain.errors import ConfigError
 from retain.plan.gate import GatePlan, check
+from retain.publish import lineage
 from retain.resolve.form import from_form
 from retain.resolve.recipe import Recipe
-from retain.resolve.work import plan_the_gate
+from retain.resolve.work import counted_by, data_of, plan_the_gate
 from retain.tracking import home
 
 # What a comparison without a training cannot have: no rows that measure a target, and no change that could be weakened.
@@ -28,14 +30,15 @@ class Paired:
     candidate: dict[str, str]
     recipe: Recipe
     gate_plan: GatePlan
+    data: str  # digest of what the candidate learned, by which its attempts are counted; empty: not known
 
 
 def pair(form: Mapping[str, Any]) -> Paired:
     """Fetch and digest both models; refuse settings that are wrong, and a gate that could not conclude (2)."""
     recipe = settings(form)
     check_writable(home())
-    base, candidate = (_pinned(form[f"{side}_model"], form[f"{side}_revision"], side) for side in ("base", "candidate"))
-    return Paired(base, candidate, recipe, check(plan_the_gate(recipe)))
+    (_, base), (folder, candidate) = (_pinned(form[f"{side}_model"], form[f"{side}_revision"], side) for side in ("base", "candidate"))  # fmt: skip
+    return Paired(base, candidate, recipe, check(plan_the_gate(recipe)), _learned(form["candidate_data"], folder))
 
 
 def settings(form: Mapping[str, Any]) -> Recipe:
@@ -56,8 +59,16 @@ def settings(form: Mapping[str, Any]) -> Recipe:
     return from_form({**shared, **heads, **merged})
 
 
-def _pinned(uri: str, revision: str, side: str) -> dict[str, str]:
+def _learned(named: str, candidate: Path) -> str:
+    """Two candidates of other data are no attempts of each other: as named, else as the candidate's own lineage says."""
+    file = candidate / "lineage.json"
+    if named or not file.is_file():
+        return data_of(named)
+    return counted_by(lineage.target_data(lineage.from_dict(read_json(file, schema=lineage.SCHEMA))))
+
+
+def _pinned(uri: str, revision: str, side: str) -> tuple[Path, dict[str, str]]:
     if not uri:
         raise ConfigError(f"{side}_model is empty", expected="the URI of a model: a folder, s3://, hf://, oci://, mlflow://")  # fmt: skip
-    _, digest = uris.resolve_base(uri, revision, home() / "bases")
-    return {"uri": uri, "revision": revision, "digest": digest}
+    folder, digest = uris.resolve_base(uri, revision, home() / "bases")
+    return folder, {"uri": uri, "revision": revision, "digest": digest}

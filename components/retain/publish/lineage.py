@@ -121,6 +121,17 @@ def tags(node: Node) -> dict[str, str]:
     return {f"retain.{kind}_digest": " ".join(digests)[:5000] for kind, digests in found.items() if kind != "model" and digests}  # fmt: skip
 
 
+def target_data(node: Node) -> list[str]:
+    """Digests of the files whose task was learned and measured, each once."""
+    return sorted(
+        {
+            each.digest
+            for each in _walk(node)
+            if each.kind == "data" and each.digest and each.facts.get("part") == "target"
+        }
+    )
+
+
 def _walk(node: Node) -> Iterable[Node]:
     yield node
     for child in node.made_from:

@@ -1,7 +1,7 @@
 """Everything that a run depends on, pinned before anything is spent: URIs become digests, settings become configs."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,18 @@ def _source(spec: DatasetSpec) -> dict[str, Any]:
 
 def target_data(sources: list[dict[str, Any]]) -> str:
     """Digest of what is learned and measured, whatever the order of its files: the gate counts its attempts by it."""
-    return digest.of_json(sorted(source["digest"] for source in sources if source["part"] == "target"))
+    return counted_by([source["digest"] for source in sources if source["part"] == "target"])
+
+
+def counted_by(digests: Sequence[str]) -> str:
+    """One digest for the target data's files; empty where none is known."""
+    return digest.of_json(sorted(digests)) if digests else ""
+
+
+def data_of(named: str) -> str:
+    """As :func:`target_data`, of files named by their addresses or digests, separated by commas."""
+    parts = [part.strip() for part in named.split(",") if part.strip()]
+    return counted_by([part if part.startswith("sha256:") else uris.digest_of(uris.fetch(part, home() / "files")) for part in parts])  # fmt: skip
 
 
 def base_folder(base: Mapping[str, str]) -> Path:

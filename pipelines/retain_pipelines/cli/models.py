@@ -152,6 +152,12 @@ def gate(
     evidence: Annotated[str, typer.Option(help="Decide again from this evidence.json alone; no scores are read.")] = "",
     junit: Annotated[str, typer.Option(help="Write a JUnit XML file for a CI system.")] = "",
     comment: Annotated[str, typer.Option(help="Write the table as Markdown, for a comment on a merge request.")] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Files, URIs or digests of the rows that the candidate learned, separated by commas: attempts are counted by them. Empty: the recipe's."
+        ),
+    ] = "",
     first: Annotated[str, typer.Option(help="Verdict folder that a repair followed: this is its next attempt.")] = "",
     annotations: Annotated[bool, typer.Option("--annotations", help="Print one workflow annotation a reason.")] = False,
     out: Out = Path("out/verdict"),
@@ -169,10 +175,21 @@ def gate(
         for_ci(verdict.as_dict(), junit, comment, annotations)
         raise typer.Exit(int(verdict.exit_code))
     from retain.gate.door import run
+    from retain.resolve.work import data_of
 
-    policy, data = _policy(recipe, overrides)
+    policy, learned = _policy(recipe, overrides)
     quiet(
-        json, run, policy, str(base), str(candidate), str(out), str(out / "report.html"), data, waivers, champion, first
+        json,
+        run,
+        policy,
+        str(base),
+        str(candidate),
+        str(out),
+        str(out / "report.html"),
+        data_of(data) or learned,
+        waivers,
+        champion,
+        first,
     )
     value = read_json(out / "verdict.json", schema="retain.verdict/1")
     _emit(value, json)
