@@ -9,6 +9,7 @@ os.environ.update(
 )  # fmt: skip
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,25 @@ def key_pair(tmp_path: Path) -> tuple[Path, Path]:
     private.write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
     return private, public
+
+
+@pytest.fixture(scope="session")
+def noisy_adapter() -> Callable[..., Path]:
+    """make(folder, base, size=…, seed=…, **LoraConfig) → a LoRA of random directions."""
+
+    def make(folder: Path, base: Path, *, size: float = 0.05, seed: int = 0, **settings: Any) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        from retain import models
+
+        torch.manual_seed(seed)
+        shape = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **settings}
+        model = get_peft_model(models.load_model(base, dtype="fp32"), LoraConfig(**shape))
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "lora_" in name:
+                parameter.data = torch.randn_like(parameter) * size
+        model.save_pretrained(str(folder))
+        return folder
+
+    return make

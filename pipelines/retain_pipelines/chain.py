@@ -1,5 +1,6 @@
 """What the pipelines with a training have in common: from rows to a merged candidate, and the ends of a run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,15 @@ from retain.merge.component import merge
 from retain.mix.component import mix
 from retain.publish.component import publish
 from retain.rehearse.component import rehearse
+from retain.repair.component import repair
+from retain.score.component import score
 from retain.stop.component import stop
 from retain.template.component import template
 from retain.train.component import train
 from retain.validate.component import validate
 from retain_pipelines.endings import STOPS
+
+MENDABLE = ("stop-regressed", "stop-inconclusive")  # what a gate that asked for a repair would have ended in
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,30 @@ def end(start: Any, decision: Any, model: Any) -> None:
             config=start.outputs["publish"], model=model, verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"],
         ).set_caching_options(False).set_display_name("publish")  # fmt: skip
     stops(decision.outputs["Output"], decision, STOPS)
+
+
+def mend(
+    start: Any, base: Any, done: Made, decision: Any, *, before: Any, after: Any, decide: Callable[..., Any], recipe: Any,
+) -> None:  # fmt: skip
+    """The branch of a gate that asked for a repair: a weaker model, scored and gated once more, or the stop.
+
+    ``base``: what was trained and merged; ``before``, ``after``: the scorings of the original base and of the refused
+    candidate; ``decide(scoring, …)``: the gate on the new one's.
+    """
+    with dsl.If(decision.outputs["Output"] == "repair", name="closed"):
+        weaker = repair(
+            config=start.outputs["repair"], merging=start.outputs["merge"], base=base, adapter=done.tuned.outputs["adapter"],
+            gated=done.merged.outputs["model"], verdict=decision.outputs["verdict"], base_scores=before.outputs["scores"],
+            candidate_scores=after.outputs["scores"], recipe=recipe, **done.shown(),
+        )  # fmt: skip
+        with dsl.If(weaker.outputs["Output"] == "retry", name="retry"):
+            again = score(
+                config=start.outputs["score"], base=start.outputs["base"], dataset=done.rows.outputs["dataset"], model=weaker.outputs["model"],
+                role="repaired",
+            ).set_display_name("score-repaired")  # fmt: skip
+            second = decide(again, first=decision.outputs["verdict"], sweep=weaker.outputs["sweep"])
+            end(start, second.set_display_name("gate-repaired"), weaker.outputs["model"])
+        stops(weaker.outputs["Output"], decision, MENDABLE)
 
 
 def stops(ending: Any, decision: Any, names: tuple[str, ...]) -> None:

@@ -6,7 +6,6 @@ from kfp import dsl
 
 from retain.gate.component import gate
 from retain.judge.component import judge
-from retain.repair.component import repair
 from retain.resolve.component import resolve
 from retain.resolve.form import short_form
 from retain.resolve.recipe import load
@@ -16,7 +15,6 @@ from retain_pipelines.closing import closed
 
 NAME = "finetune-without-forgetting"
 DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
-MENDABLE = ("stop-regressed", "stop-inconclusive")  # what a gate that asked for a repair would have ended in
 
 
 @dsl.pipeline(
@@ -68,38 +66,23 @@ def finetune(
         publish_name=publish_name, run_settings=run_settings, score_benchmarks=score_benchmarks, score_settings=score_settings,
         train_epochs=train_epochs, train_learning_rate=train_learning_rate, train_method=train_method, train_settings=train_settings,
     ).set_caching_options(False)  # fmt: skip
-    base = start.outputs["base"]
+    base, recipe = start.outputs["base"], start.outputs["recipe"]
     done = chain.made(start, base)
     dataset, model = done.rows.outputs["dataset"], done.merged.outputs["model"]
     before = score(config=start.outputs["score"], base=base, dataset=dataset).set_display_name("score-base")
     after = score(
         config=start.outputs["score"], base=base, dataset=dataset, model=model, policy=start.outputs["gate"], baseline=before.outputs["scores"],
     ).set_display_name("score-candidate")  # fmt: skip
-    seen: dict[str, Any] = {**done.shown(), "recipe": start.outputs["recipe"]}
-    judged = judge(
-        config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=after.outputs["scores"], dataset=dataset,
-    )  # fmt: skip
-    decision = gate(
-        config=start.outputs["gate"], base_scores=judged.outputs["base_judged"], candidate_scores=judged.outputs["candidate_judged"],
-        repairs=True, **seen,
-    ).set_caching_options(False)  # fmt: skip
+
+    def decide(scored: Any, **named: Any) -> Any:
+        judged = judge(
+            config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=scored.outputs["scores"], dataset=dataset,
+        ).set_display_name("judge-repaired" if "first" in named else "judge")  # fmt: skip
+        return gate(
+            config=start.outputs["gate"], base_scores=judged.outputs["base_judged"], candidate_scores=judged.outputs["candidate_judged"],
+            recipe=recipe, **done.shown(), **named,
+        ).set_caching_options(False)  # fmt: skip
+
+    decision = decide(after, repairs=True)
     chain.end(start, decision, model)
-    with dsl.If(decision.outputs["Output"] == "repair", name="closed"):
-        mended = repair(
-            config=start.outputs["repair"], merging=start.outputs["merge"], base=base, adapter=done.tuned.outputs["adapter"],
-            gated=model, verdict=decision.outputs["verdict"], base_scores=before.outputs["scores"],
-            candidate_scores=after.outputs["scores"], **seen,
-        )  # fmt: skip
-        with dsl.If(mended.outputs["Output"] == "retry", name="retry"):
-            again = score(
-                config=start.outputs["score"], base=base, dataset=dataset, model=mended.outputs["model"], role="repaired",
-            ).set_display_name("score-repaired")  # fmt: skip
-            compared = judge(
-                config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=again.outputs["scores"], dataset=dataset,
-            ).set_display_name("judge-repaired")  # fmt: skip
-            second = gate(
-                config=start.outputs["gate"], base_scores=compared.outputs["base_judged"], candidate_scores=compared.outputs["candidate_judged"],
-                first=decision.outputs["verdict"], sweep=mended.outputs["sweep"], **seen,
-            ).set_caching_options(False).set_display_name("gate-repaired")  # fmt: skip
-            chain.end(start, second, mended.outputs["model"])
-        chain.stops(mended.outputs["Output"], decision, MENDABLE)
+    chain.mend(start, base, done, decision, before=before, after=after, decide=decide, recipe=recipe)

@@ -80,7 +80,7 @@ def retrain(
         gate_settings: tiers, margins and looks of the gate.
         publish: register the model when the gate passes.
         publish_name: name of the registered model.
-        run_settings: revision of the base, merge strength, registry and tracking.
+        run_settings: revision of the base, merge strength, repair, registry and tracking.
         score_benchmarks: lm-eval task names, separated by commas.
         score_settings: shots, limits, target metric and precision of the scorer.
         train_epochs: passes over the mixture.
@@ -99,7 +99,7 @@ def retrain(
         publish_name=publish_name, run_settings=run_settings, score_benchmarks=score_benchmarks, score_settings=score_settings,
         train_epochs=train_epochs, train_learning_rate=train_learning_rate, train_method=train_method, train_settings=train_settings,
     ).set_caching_options(False)  # fmt: skip
-    done = chain.made(start, window.outputs["start"])
+    done, recipe = chain.made(start, window.outputs["start"]), start.outputs["recipe"]
     how = {"config": start.outputs["score"], "dataset": done.rows.outputs["dataset"]}
     before = score(**how, base=start.outputs["base"], role="base").set_display_name("score-base")
     served = score(**how, base=window.outputs["champion"], role="champion").set_display_name("score-champion")
@@ -107,8 +107,13 @@ def retrain(
         **how, base=start.outputs["base"], model=done.merged.outputs["model"], policy=start.outputs["gate"], baseline=before.outputs["scores"],
         champion=served.outputs["scores"],
     ).set_display_name("score-candidate")  # fmt: skip
-    decision = gate(
-        config=start.outputs["gate"], base_scores=before.outputs["scores"], champion_scores=served.outputs["scores"],
-        candidate_scores=after.outputs["scores"], recipe=start.outputs["recipe"], **done.shown(),
-    ).set_caching_options(False)  # fmt: skip
+
+    def decide(scored: Any, **named: Any) -> Any:
+        return gate(
+            config=start.outputs["gate"], base_scores=before.outputs["scores"], champion_scores=served.outputs["scores"],
+            candidate_scores=scored.outputs["scores"], recipe=recipe, **done.shown(), **named,
+        ).set_caching_options(False)  # fmt: skip
+
+    decision = decide(after, repairs=True)
     chain.end(start, decision, done.merged.outputs["model"])
+    chain.mend(start, window.outputs["start"], done, decision, before=before, after=after, decide=decide, recipe=recipe)

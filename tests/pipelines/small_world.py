@@ -4,6 +4,7 @@ The base is trained here in seconds until it knows most of its world, so benchma
 recipe keeps it, a reckless one does not. Everything else is the product itself.
 """
 
+import functools
 import json
 import os
 import random
@@ -62,7 +63,15 @@ def tokenizer() -> Any:
 
 
 def build_base(folder: Path) -> Path:
-    """A 2-layer Llama that has read its world and its old house rule until it knows nearly all of both."""
+    """The trained base as a model folder."""
+    _trained().save_pretrained(str(folder))
+    tokenizer().save_pretrained(str(folder))
+    return folder
+
+
+@functools.cache
+def _trained() -> Any:
+    """A 2-layer Llama that has read its world and its old house rule until it knows nearly all of both; once a process."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -93,9 +102,7 @@ def build_base(folder: Path) -> Path:
         optimizer.step()
         if one.item() < 0.1 and two.item() < 0.1:
             break
-    model.save_pretrained(str(folder))
-    words.save_pretrained(str(folder))
-    return folder
+    return model
 
 
 def _ids(words: Any, texts: list[str]) -> Any:

@@ -1,4 +1,4 @@
-"""The gated model in memory, its changed weights set in place to any member of any family: nothing is written or loaded twice."""
+"""A model in memory whose weights are set in place to those of any merge: for sweeps and previews nothing is written or loaded twice."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,8 +24,8 @@ WORKERS = 4
 
 class Dial:
     """Args:
-    scoring: precision and device of the scorer. base: the base's folder. model: the gated candidate's folder, whose
-        tokenizer and shape are kept.
+    scoring: precision and device of the scorer. base: the base's folder. model: the folder that is loaded, whose tokenizer
+        and shape are kept: a merged candidate's, or the base's own.
     """
 
     def __init__(self, scoring: ScoreConfig, base: Path, model: Path) -> None:
@@ -52,6 +52,10 @@ class Dial:
             base.close()
         return engine
 
+    def off(self, adapter: Path) -> "Engine":
+        """The engine with the base's own weights, whatever of ``adapter`` is in them now."""
+        return self.at(MergeConfig().model_copy(update={"strength": 0.0}), adapter)
+
 
 class Weights:
     """A loaded model as the place that merged rows go to."""
@@ -63,7 +67,7 @@ class Weights:
         """Merged rows from row ``first`` on, cast to the model's precision."""
         import torch
 
-        if name not in self.known:
-            raise ConfigError("this architecture's weights cannot be set in place", got=name, fix="merge with a lower merge.strength, score and gate by hand")  # fmt: skip
+        if name not in self.known or first + data.shape[0] > self.known[name].shape[0]:
+            raise ConfigError("this architecture's weights cannot be set in place", got=name, fix="merge at that strength, and score the merged model")  # fmt: skip
         with torch.no_grad():
             self.known[name][first : first + data.shape[0]].copy_(data)

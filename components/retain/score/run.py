@@ -194,10 +194,8 @@ class Run:
             yield
 
 
-def load_engine(
-    config: ScoreConfig, model_dir: Path, where: place.Place, adapt: Callable[[Any], Any] = lambda model: model
-) -> "Engine":
-    """The model of a folder behind lm-eval's interface; `adapt` may put an adapter into it."""
+def load_engine(config: ScoreConfig, model_dir: Path, where: place.Place) -> "Engine":
+    """The model of a folder behind lm-eval's interface."""
     from transformers.utils import logging as quieter
 
     from retain.score.lm import Engine
@@ -205,7 +203,7 @@ def load_engine(
 
     quieter.disable_progress_bar()
     pairs = models.is_encoder_decoder(model_dir)
-    model = adapt(models.load_model(model_dir, dtype=where.dtype, device=where.device, seq2seq=pairs))
+    model = models.load_model(model_dir, dtype=where.dtype, device=where.device, seq2seq=pairs)
     return (Seq2SeqEngine if pairs else Engine)(
         model, models.load_tokenizer(model_dir), max_length=config.max_length, batch_tokens=where.budget, attention=config.attention,
         template_kwargs=config.template_kwargs, known=_tokens_of(model_dir),

@@ -10,8 +10,8 @@ from retain import models
 from retain.errors import ConfigError
 from retain.merge.config import MergeConfig
 from retain.merge.work import merge
-from retain.repair.dial import Dial, Weights
 from retain.score.config import ScoreConfig
+from retain.score.dial import Dial, Weights
 
 QUICK: dict[str, Any] = {"probe_rows": 1, "probe_tokens": 8}
 TURNS: list[dict[str, Any]] = [{"strength": 0.5}, {"strength": 1.0}, {"strength": 0.7, "first_layer": 0.0}, {"strength": 0.5}]  # fmt: skip
@@ -47,3 +47,5 @@ def test_a_tensor_without_its_name_in_the_model_is_refused(tiny_llama: Path) -> 
     weights = Weights(models.load_model(tiny_llama, dtype="fp32"))
     with pytest.raises(ConfigError, match="cannot be set in place"):
         weights.write("model.layers.0.experts.3.weight", 0, torch.zeros(1, 2))
+    with pytest.raises(ConfigError, match="cannot be set in place"):  # words that the loaded model has no rows for
+        weights.write("lm_head.weight", 10**6, torch.zeros(1, 2))

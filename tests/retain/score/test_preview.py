@@ -8,7 +8,8 @@ import torch
 
 from retain import digest, models
 from retain.artifacts import read_scores
-from retain.errors import ConfigError
+from retain.errors import IntegrityError
+from retain.merge.config import MergeConfig
 from retain.score.config import ScoreConfig, TaskSpec
 from retain.score.preview import DIGEST, Preview
 from retain.score.work import score
@@ -62,8 +63,8 @@ def test_off_is_the_base_and_on_is_the_merge(tiny_llama: Path, tiny_tasks: Path,
 
 
 def test_a_folder_without_an_adapter(tiny_llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no peft adapter"):
-        Preview(ScoreConfig(), tiny_llama, tmp_path)
+    with pytest.raises(IntegrityError, match="no safetensors weights"):
+        Preview(ScoreConfig(), tiny_llama, tmp_path).dial.at(MergeConfig(), tmp_path)
 
 
 def test_signals_of_a_base_against_itself_are_zero_and_grow_with_the_change(
