@@ -8,7 +8,7 @@ import pytest
 from small_world import build, environment, outcome, retain
 
 from retain import digest
-from retain_pipelines import cli_models
+from retain_pipelines.cli import models as verbs
 from retain_pipelines.runs import Outcome
 from retain_pipelines.summary import summary
 
@@ -108,7 +108,7 @@ def test_the_verb_does_what_the_step_does(
         "verdict": "gate/verdict",
     }
     folders = {name: artifact(hasty, path) for name, path in places.items()}
-    cli_models.repair(base="base", **folders, dataset=str(artifact(hasty, "validate/dataset")), out=Path("mended"), json=True)  # fmt: skip
+    verbs.repair(base="base", **folders, dataset=str(artifact(hasty, "validate/dataset")), out=Path("mended"), json=True)  # fmt: skip
     found = json.loads(capsys.readouterr().out)
     assert found["next"] == "retry"
     assert found["model_digest"] == hasty["repair"]["model_digest"] == digest.of_model(world / "mended/model")
