@@ -17,14 +17,17 @@ SOFT_PROMPTS = ("prefix", "prompt", "p_tuning")
 
 
 def prepare(folder: Path, base: str) -> None:
-    """folder/base, folder/mixture (target rows alone), folder/mixture-replay (with general rows, 5 % of the tokens)."""
+    """folder/base, folder/mixture (target rows alone), folder/mixture-replay (with general rows, 5 % of the tokens), folder/mixture-probe (classes)."""
     from retain import artifacts, models, uris
     from retain.tracking import home
 
     found, _ = uris.resolve_base(base, "", home() / "bases")
     (folder / "base").symlink_to(found)
     tokenizer = models.load_tokenizer(found)
-    target = [_tokens(tokenizer, question(row), row["label"], "target", i) for i, row in enumerate(_jsonl("domain/finance_phrasebank_75agree", TRAIN_ROWS))]  # fmt: skip
+    rows = _jsonl("domain/finance_phrasebank_75agree", TRAIN_ROWS)
+    target = [_tokens(tokenizer, question(row), row["label"], "target", i) for i, row in enumerate(rows)]
+    classes = [_class(tokenizer, question(row), row["label"], i) for i, row in enumerate(rows)]
+    artifacts.write_rows(folder / "mixture-probe", "retain.mixture/1", classes, options={"class_names": list(LABELS)})
     general = [_tokens(tokenizer, f"{row['instruction']}\n{row['context']}".strip(), row["response"], "replay", i) for i, row in enumerate(_jsonl("instruct/dolly", 200))]  # fmt: skip
     general = [row for row in general if len(row["input_ids"]) <= 512]
     held_out = [row | {"split": "validation"} for row in general[-8:]]
@@ -58,16 +61,27 @@ def _tokens(tokenizer: Any, asked: str, answer: str, part: str, number: int) -> 
     }  # fmt: skip
 
 
+def _class(tokenizer: Any, asked: str, label: str, number: int) -> dict[str, Any]:
+    ids = tokenizer(_prompt(tokenizer, asked), add_special_tokens=False)["input_ids"]
+    return {"id": f"class-{number}", "source": "target", "part": "target", "split": "train", "weight": 1.0, "input_ids": ids, "labels": [LABELS.index(label)], "n_supervised": 1}  # fmt: skip
+
+
 def row(name: str, settings: dict[str, Any], replay: bool, folder: Path) -> dict[str, Any]:
     """Train (unless it is the base itself) and measure; memory in bytes above what the imports hold."""
     if name == "base":
         return {"name": name, **measure(folder / "base", None, "")}
-    trained = _trained(settings, folder / ("mixture-replay" if replay else "mixture"), folder)
-    return {"name": name, **trained, **measure(folder / "base", folder / "adapter", settings.get("method", "lora"))}
+    method = settings.get("method", "lora")
+    rows = "mixture-replay" if replay else "mixture-probe" if method == "probe" else "mixture"
+    trained = _trained(settings, folder / rows, folder)
+    if method == "probe":  # the base is what answers everything else
+        return {"name": name, **trained, **measure(folder / "base", None, ""), **_probed(folder)}
+    return {"name": name, **trained, **measure(folder / "base", folder / "adapter", method)}
 
 
 def _trained(settings: dict[str, Any], mixture: Path, folder: Path) -> dict[str, Any]:
     import shutil
+
+    import torch
 
     from retain.train import engine, work  # noqa: F401  the engine's imports are not the training's memory
     from retain.train.config import TrainConfig, rate
@@ -80,7 +94,7 @@ def _trained(settings: dict[str, Any], mixture: Path, folder: Path) -> dict[str,
     return {
         "method": config.method, "rate": rate(config), "steps": result.steps, "train_loss_nats": result.train_loss_nats,
         "trained_parameters": result.trainable_parameters, "peak_bytes": peak.bytes(result.peak_memory_bytes),
-        "tokens_per_second": result.tokens_per_second,
+        "tokens_per_second": result.tokens_per_second, "threads": torch.get_num_threads(),
     }  # fmt: skip
 
 
@@ -138,12 +152,32 @@ def _instances(kind: str, arguments: list[tuple[str, ...]], each: int) -> list[A
 
 def _target(asker: Any, tokenizer: Any) -> dict[str, float]:
     """The label with the highest likelihood as the answer."""
-    rows = _jsonl("domain/finance_phrasebank_75agree", TEST_ROWS, start=3000)
+    rows = _test_rows()
     asked = [(_prompt(tokenizer, question(row)), label) for row in rows for label in LABELS]
     values = [value for value, _ in asker.loglikelihood(_instances("loglikelihood", asked, len(LABELS)))]
     said = [max(range(len(LABELS)), key=lambda k: values[3 * i + k]) for i in range(len(rows))]
+    return _quality(said, rows)
+
+
+def _probed(folder: Path) -> dict[str, float]:
+    """The class that the head gives to the last state of the prompt."""
+    from retain import models
+    from retain.train import probe
+
+    tokenizer, rows = models.load_tokenizer(folder / "base"), _test_rows()
+    model = probe.load(models.load_model(folder / "base"), folder / "adapter")
+    said = probe.classify(model, tokenizer, [_prompt(tokenizer, question(row)) for row in rows])
+    return _quality([LABELS.index(label) for label in said], rows)
+
+
+def _test_rows() -> list[dict[str, Any]]:
+    return _jsonl("domain/finance_phrasebank_75agree", TEST_ROWS, start=3000)
+
+
+def _quality(said: list[int], rows: list[dict[str, Any]]) -> dict[str, float]:
     meant = [LABELS.index(row["label"]) for row in rows]
-    return {"target_accuracy": 100 * sum(s == m for s, m in zip(said, meant, strict=True)) / len(rows), "target_macro_f1": 100 * _macro_f1(said, meant)}  # fmt: skip
+    hits = sum(s == m for s, m in zip(said, meant, strict=True))
+    return {"target_accuracy": 100 * hits / len(rows), "target_macro_f1": 100 * _macro_f1(said, meant)}
 
 
 def _macro_f1(said: list[int], meant: list[int]) -> float:

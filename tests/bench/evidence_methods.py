@@ -71,6 +71,7 @@ ENTRIES = (
     Entry("prefix, 16 tokens, 1e-2", {"method": "prefix", "learning_rate": 1e-2}),
     Entry("prompt, started from words, 1e-2", {"method": "prompt", "learning_rate": 1e-2, "prompt": {"text": "Say whether the news is positive, negative or neutral for the company."}}),
     Entry("P-tuning, 1e-3", {"method": "p_tuning", "learning_rate": 1e-3}),
+    Entry("linear probe, 5e-3", {"method": "probe", "learning_rate": 5e-3}),
     Entry("LoRA, MLP, 5e-4, 5 % replay", FAST, replay=True, main=True),
     Entry("LoRA, MLP, 5e-4, 5 % replay and KL 0.1", {**FAST, "kl": {"beta": 0.1}}, replay=True, main=True),
     Entry("LoRA, MLP, 5e-4, L2-SP", {**FAST, "anchor": {"kind": "l2_sp"}}),

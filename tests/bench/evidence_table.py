@@ -36,10 +36,12 @@ def section(rows: list[dict[str, Any]]) -> str:
 
 def _words(rows: list[dict[str, Any]]) -> str:
     commits = sorted({row["commit"] for row in rows if row["name"] != "base"})
+    threads = sorted({row["threads"] for row in rows if "threads" in row})
     return (
         "SmolLM2-135M-Instruct on Financial PhraseBank (384 rows, one pass, 48 steps of 8 rows, the last step's weights, no early stopping); "
         "240 test rows by the likelihood of the three labels; forgetting is the rise of the loss on 10 passages of WikiText-2 (about 3 500 tokens); "
-        "ARC-Easy 240 and SciQ 160 items, changes in points (one item is 0.4 and 0.6 points, a change of 3 points is noise). Memory is the peak of the process above its imports. "
+        f"ARC-Easy 240 and SciQ 160 items, changes in points (one item is 0.4 and 0.6 points, a change of 3 points is noise). Memory is the peak of the process above its imports; tokens/s are those of the training alone (threads: {', '.join(map(str, threads)) or 'not noted'}), "
+        "and no quiet figures: methods beside each other, on a machine with other work. "
         f"More than one seed: mean ± half the range, number of seeds in brackets. {platform.processor() or platform.machine()} CPU, commit {', '.join(commits)}, `make evidence-methods`."
     )
 
