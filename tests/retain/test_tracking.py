@@ -12,6 +12,7 @@ import pytest
 
 from retain import tracking
 from retain.journal import Journal
+from retain.sender import PIPELINE
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_stages_are_nested_runs_of_one_parent_with_everything_they_said(store: P
         tracked.tags({"verdict": "pass"})
     with tracking.stage("score-base") as tracked:
         tracked.metrics({"base/arc (easy)": 0.5})
-    (parent,) = runs(tracking.PIPELINE)
+    (parent,) = runs(PIPELINE)
     (train,) = runs("train")
     assert parent.data.params["train.lora.r"] == "16"
     assert parent.data.params["seeds"] == "[1, 2]"
@@ -103,7 +104,7 @@ def test_processes_that_start_at_once_share_one_parent(store: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     both = [subprocess.Popen([sys.executable, "-c", code, name], env=env) for name in ("mix", "template")]
     assert [p.wait(timeout=120) for p in both] == [0, 0]
-    assert len(runs(tracking.PIPELINE)) == 1
+    assert len(runs(PIPELINE)) == 1
     assert len(runs()) == 3
 
 

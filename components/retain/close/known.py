@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retain import tracking
+from retain.sender import PIPELINE
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def _parent_run(mlflow: Any, run: str) -> Any | None:
     if experiment is None:
         return None
     name = run.replace("'", "_")  # MLflow's query language has no escape for a quote
-    query = f"tags.`retain.run_id` = '{name}' and tags.`retain.stage` = '{tracking.PIPELINE}'"
+    query = f"tags.`retain.run_id` = '{name}' and tags.`retain.stage` = '{PIPELINE}'"
     found = mlflow.search_runs([experiment.experiment_id], query)
     return min(found, key=lambda entry: entry.info.start_time, default=None)
 
