@@ -16,6 +16,7 @@ from retain.train.arguments import arguments
 from retain.train.batches import Micro, Steps, as_batches, to_device
 from retain.train.config import TrainConfig, rate
 from retain.train.loss import Head
+from retain.train.memory import peak_memory
 from retain.train.methods import kind
 from retain.train.optimizer import Masters, make
 from retain.train.places import Place
@@ -151,7 +152,8 @@ class Engine(Trainer):
         """Called by the loop after every step, and once at the end with a summary (without a gradient norm)."""
         if "grad_norm" in logs:
             step = self.state.global_step
-            metrics = self.watch.step(step, logs["loss"], logs["grad_norm"], self.tokens)
+            memory = peak_memory(str(self.args.device))
+            metrics = self.watch.step(step, logs["loss"], logs["grad_norm"], self.tokens, memory)
             self._tell(
                 metrics | {"learning_rate": logs["learning_rate"], "grad_norm": logs["grad_norm"]} | self.extra, step
             )
@@ -225,7 +227,7 @@ class Engine(Trainer):
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if not (self.args.should_save or self.config.sharding == "fsdp"):
+        if not (self.args.should_save or self.config.sharding != "none"):
             return
         tensors = checkpoints.tensors_of(self.masters(), self.best)
         if not self.args.should_save:
@@ -281,9 +283,7 @@ def run(engine: Engine, checkpoint: Path | None) -> None:
             fix="run the same command again: it goes on from the checkpoint",
         )
     if engine.best and engine.watch.history.best_step != engine.state.global_step:
-        with torch.no_grad():
-            for weight, best in zip(engine.final_weights(), engine.best, strict=True):
-                weight.copy_(best)
+        engine.masters().put(engine.best)
 
 
 def _only(items: list[Micro]) -> Micro:

@@ -37,9 +37,9 @@ class Peak:
     def __init__(self) -> None:
         import psutil
 
-        self.before = psutil.Process().memory_info().rss
         with contextlib.suppress(OSError):  # another system, or a sandbox without it: the mark since the start counts
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self.before = _status("VmRSS") or psutil.Process().memory_info().rss
 
     def bytes(self, otherwise: int) -> int:
         """``otherwise``: the peak as `peak_memory` has it; taken as it is for a GPU."""
@@ -47,6 +47,11 @@ class Peak:
 
         if torch.cuda.is_available():
             return otherwise
-        status = Path("/proc/self/status")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii")) if status.is_file() else None
-        return (int(found[1]) * 1024 if found else otherwise) - self.before
+        return max((_status("VmHWM") or otherwise) - self.before, 0)
+
+
+def _status(name: str) -> int:
+    """Bytes of a line of /proc/self/status; 0 where there is none."""
+    file = Path("/proc/self/status")
+    found = re.search(rf"{name}:\s+(\d+) kB", file.read_text(encoding="ascii")) if file.is_file() else None
+    return int(found[1]) * 1024 if found else 0

@@ -40,8 +40,8 @@ class Watch:
         self.progress = Progress("train", total=steps, unit="steps")
         self._since = time.monotonic()
 
-    def step(self, step: int, loss: float, norm: float, tokens: int) -> dict[str, float]:
-        """Note one optimizer step; a loss or gradient that is not finite, or a loss that ran away, raises Diverged."""
+    def step(self, step: int, loss: float, norm: float, tokens: int, memory: int) -> dict[str, float]:
+        """Note one optimizer step (``memory``: most bytes held so far); a loss or gradient that is not finite, or a loss that ran away, raises Diverged."""
         history = self.history
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._diverged(f"loss {loss:.4g} nats and gradient norm {norm:.4g} at step {step}")
@@ -55,16 +55,17 @@ class Watch:
                 f"a smoothed loss of {history.smoothed:.3f} nats at step {step}, after {history.lowest:.3f}"
             )
         history.train.append([step, loss])
-        return self._clock(step, loss, tokens)
+        return self._clock(step, loss, tokens, memory)
 
-    def _clock(self, step: int, loss: float, tokens: int) -> dict[str, float]:
+    def _clock(self, step: int, loss: float, tokens: int, memory: int) -> dict[str, float]:
         now = time.monotonic()
         self.history.seconds += now - self._since
         self.history.tokens += tokens
         self._since = now
         speed = self.history.tokens / max(self.history.seconds, 1e-9)
-        self.progress.advance(step - self.progress.done, note=f"loss {loss:.3f}", rate=f"{speed:,.0f} tokens/s")
-        return {"train_loss_nats": loss, "tokens_per_second": speed}
+        note = f"loss {loss:.3f} {memory / 2**30:.1f} GiB"
+        self.progress.advance(step - self.progress.done, note=note, rate=f"{speed:,.0f} tokens/s")
+        return {"train_loss_nats": loss, "tokens_per_second": speed, "peak_memory_bytes": float(memory)}
 
     def pause(self) -> None:
         """What follows (an evaluation, a checkpoint) is over: it does not count as training time."""
