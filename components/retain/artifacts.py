@@ -204,9 +204,20 @@ def _item_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return (row["task"], row["doc_id"], row["metric"])
 
 
+SCORES_NEED = ("model_digest", "items_sha256", "tasks")
+
+
+def scores_meta(folder: Path) -> dict[str, Any]:
+    """The content of scores.json; IntegrityError where it lacks what a comparison rests on."""
+    meta = read_json(folder / "scores.json", schema="retain.scores/1")
+    if lacking := [name for name in SCORES_NEED if not meta.get(name)]:
+        raise IntegrityError("a score artifact lacks what a comparison rests on", where=str(folder / "scores.json"), got=f"no {', '.join(lacking)}", fix="score again")  # fmt: skip
+    return meta
+
+
 def read_scores(folder: Path) -> tuple[pa.Table, dict[str, Any]]:
     """(items as an Arrow table of ITEM_SCHEMA, scores.json); the table's file must have the digest that scores.json states."""
-    meta = read_json(folder / "scores.json", schema="retain.scores/1")
+    meta = scores_meta(folder)
     got = digest.of_file(folder / "items.parquet")
     if got != meta["items_sha256"]:
         raise IntegrityError(

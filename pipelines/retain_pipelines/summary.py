@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from retain.gate.summary import sentence
+from retain.gate.summary import interval, points, sentence
 from retain.gate.verdict import Reason
 from retain.report.repair import shares
 from retain.tracking import tracking_uri
@@ -65,16 +65,6 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         interval(row),
         str(row["n"]),
     )
-
-
-def points(value: float) -> str:
-    """With its sign and two digits; never a negative zero."""
-    return f"{round(value, 2) + 0.0:+.2f}"
-
-
-def interval(row: dict[str, Any]) -> str:
-    """The 95 % interval of the change: the drop's, turned round."""
-    return f"{points(-row['high'])} … {points(-row['low'])}"
 
 
 def _ending(outcome: Outcome) -> list[str]:

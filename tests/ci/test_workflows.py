@@ -1,5 +1,6 @@
 """The shell lines of the CI templates, run as they stand."""
 
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def test_the_github_action_blocks_a_regression(
         "CANDIDATE": str(models / candidate),
         "TASKS": tasks(models),
         "POLICY": "macro_margin_points=6\n",
+        "DATA": str(models / "tasks" / "colours.jsonl"),  # any file: attempts are counted by what it holds
         "GITHUB_OUTPUT": str(tmp_path / "output"),
     }
     done = subprocess.run(
@@ -72,6 +74,8 @@ def test_the_github_action_blocks_a_regression(
     assert word.lower() in (tmp_path / "retain-gate" / "comment.md").read_text().lower()
     assert (tmp_path / "retain-gate" / "junit.xml").read_text().startswith("<?xml")
     assert ("::error" in done.stdout) == (code != 0)
+    evidence = json.loads((tmp_path / "retain-gate" / "verdict" / "evidence.json").read_text())
+    assert bool(evidence["asked"]) == (candidate != "good")  # a model against itself is no attempt
 
 
 @pytest.mark.timeout(300)

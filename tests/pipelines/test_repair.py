@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from small_world import build, environment, outcome, retain
 
 from retain import digest
@@ -72,15 +73,43 @@ def test_the_repair_is_in_report_card_and_lineage(hasty: dict[str, Any]) -> None
     assert json.loads((published / "lineage.json").read_text())["facts"]["strength"] == strength
 
 
-def test_a_repair_that_does_not_pass_is_blocked_by_the_second_gate(world: Path, hasty: dict[str, Any]) -> None:
+@pytest.fixture
+def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This process as one in that world: the verbs are called without a start of Python for each."""
+    for name in ("RETAIN_HOME", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, environment(world)[name])
+    monkeypatch.setenv("RETAIN_RUN_ID", "verbs")
+    monkeypatch.chdir(world)
+    return world
+
+
+def mend(hasty: dict[str, Any], out: Path, *overrides: str) -> None:
+    places = {
+        "adapter": "train/adapter",
+        "model": "merge/model",
+        "base_scores": "score/scores",
+        "verdict": "gate/verdict",
+    }
+    folders: dict[str, Any] = {name: artifact(hasty, path) for name, path in places.items()}
+    verbs.repair(base="base", **folders, dataset=str(artifact(hasty, "validate/dataset")), overrides=list(overrides), out=out, json=True)  # fmt: skip
+
+
+def test_a_repair_that_does_not_pass_is_blocked_by_the_second_gate(here: Path, hasty: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     daring = ("repair.strengths=[1.0, 0.8]", "repair.methods=[strength]", "repair.least=0.001", "repair.likely=0.001")
-    found = run(world, *daring)
-    verdict = found["verdict"]
-    assert steps(found) == [*BRANCH, f"stop-{verdict['verdict']}"], found["shown"]
-    assert (found["code"], found["exit_code"]) == (verdict["exit_code"], verdict["exit_code"])
-    assert (verdict["attempt"], verdict["action"], found["published"]) == (3, "stop", {})  # the pass was the second
-    assert verdict["candidate_digest"] == found["repair"]["model_digest"]
-    assert "<h2>Repair without training</h2>" in Path(found["report"]).read_text(encoding="utf-8")
+    mend(hasty, here / "daring", *daring)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["next"], told["attempt"], told["chosen"]["strength"]) == ("retry", 3, 0.8)  # the pass was the second
+    dataset, first = str(artifact(hasty, "validate/dataset")), str(artifact(hasty, "gate/verdict"))
+    verbs.score(model="daring/model", recipe="hasty.yaml", dataset=dataset, out=here / "daring", json=True)
+    with pytest.raises(typer.Exit) as left:
+        verbs.gate(
+            base=artifact(hasty, "score/scores"), candidate=here / "daring" / "candidate", recipe="hasty.yaml", first=first,
+            out=here / "daring" / "verdict", json=True,
+        )  # fmt: skip
+    verdict = json.loads((here / "daring" / "verdict" / "verdict.json").read_text())
+    assert left.value.exit_code == verdict["exit_code"] != 0
+    assert (verdict["attempt"], verdict["action"]) == (3, "stop")
+    assert verdict["candidate_digest"] == told["model_digest"]
 
 
 def test_where_no_repair_is_likely_a_retraining_ends_blocked_with_the_next_training(world: Path, hasty: dict[str, Any]) -> None:  # fmt: skip
@@ -94,21 +123,8 @@ def test_where_no_repair_is_likely_a_retraining_ends_blocked_with_the_next_train
     assert "No attempt was spent" in Path(found["report"]).read_text(encoding="utf-8")
 
 
-def test_the_verb_does_what_the_step_does(
-    world: Path, hasty: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("RETAIN_HOME", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, environment(world)[name])
-    monkeypatch.setenv("RETAIN_RUN_ID", "verb")
-    monkeypatch.chdir(world)
-    places = {
-        "adapter": "train/adapter",
-        "model": "merge/model",
-        "base_scores": "score/scores",
-        "verdict": "gate/verdict",
-    }
-    folders = {name: artifact(hasty, path) for name, path in places.items()}
-    verbs.repair(base="base", **folders, dataset=str(artifact(hasty, "validate/dataset")), out=Path("mended"), json=True)  # fmt: skip
+def test_the_verb_does_what_the_step_does(here: Path, hasty: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    mend(hasty, here / "mended")
     found = json.loads(capsys.readouterr().out)
     assert found["next"] == "retry"
-    assert found["model_digest"] == hasty["repair"]["model_digest"] == digest.of_model(world / "mended/model")
+    assert found["model_digest"] == hasty["repair"]["model_digest"] == digest.of_model(here / "mended/model")

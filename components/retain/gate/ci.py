@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from retain.gate.summary import sentence
+from retain.gate.summary import interval, points, sentence
 from retain.gate.verdict import Reason
 
 MARKER = "<!-- retain-gate -->"
@@ -26,7 +26,7 @@ def junit(verdict: Mapping[str, Any]) -> str:
         _failures(case, verdict, _texts(verdict, row["name"]))
     named = {row["name"] for row in verdict.get("benchmarks", ())}
     if verdict.get("macro"):
-        case = _case(suite, "macro average", f"drop {verdict['macro']['drop_points']:.2f} points")
+        case = _case(suite, "macro average", f"drop {points(verdict['macro']['drop_points'])} points")
         _failures(case, verdict, _texts(verdict, "", "macro_margin"))
     rest = [text for code, name, text in _reasons(verdict) if name not in named and code not in {"macro_margin", "equal_digests"}]  # fmt: skip
     _failures(_case(suite, "gate", verdict["verdict"]), verdict, rest)
@@ -47,7 +47,7 @@ def comment(verdict: Mapping[str, Any]) -> str:
     rows = [_table_row(row) for row in verdict.get("benchmarks", ())]
     if verdict.get("macro"):
         macro = verdict["macro"]
-        rows.append(("**macro average**", "", "", f"{-macro['drop_points']:+.2f}", f"{-macro['high']:+.2f} … {-macro['low']:+.2f}", ""))  # fmt: skip
+        rows.append(("**macro average**", "", "", points(-macro["drop_points"]), interval(macro), ""))  # fmt: skip
     if "n" in verdict.get("target", {}):
         rows.append(_table_row({**verdict["target"], "tier": "target"}))
     if rows:
@@ -95,7 +95,7 @@ def _failures(case: ET.Element, verdict: Mapping[str, Any], texts: Sequence[str]
 def _table_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     note = "" if row.get("status", "judged") == "judged" else f" ({row['status']})"
     name = f"{_cell(row['name'])}{note}" + (f" ({row['tier']})" if row["tier"] in {"critical", "target"} else "")
-    return (name, _number(row, "base"), _number(row, "tuned"), f"{-row['drop_points']:+.2f}", f"{-row['high']:+.2f} … {-row['low']:+.2f}", str(row["n"]))  # fmt: skip
+    return (name, _number(row, "base"), _number(row, "tuned"), points(-row["drop_points"]), interval(row), str(row["n"]))  # fmt: skip
 
 
 def _number(row: Mapping[str, Any], side: str) -> str:

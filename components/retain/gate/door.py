@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retain.artifacts import read_json, write_json
+from retain.artifacts import read_json, scores_meta, write_json
 from retain.close.summary import tell
 from retain.config import parse
 from retain.errors import ExitCode, IntegrityError
@@ -63,7 +63,7 @@ def run(
 
 def _scored(scores: str) -> str:
     """Digest of the model whose scores these are."""
-    return str(read_json(Path(scores) / "scores.json", schema="retain.scores/1")["model_digest"])
+    return str(scores_meta(Path(scores))["model_digest"])
 
 
 def _champion(scores: str, base_scores: str) -> Path | None:

@@ -1,5 +1,8 @@
 """The verdict in ten lines of Markdown, for the pipeline's page and a terminal."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from retain.gate.verdict import Reason, Verdict
 
 HEAD = {
@@ -23,6 +26,16 @@ SENTENCE = {
 AGAINST = {"original": " (against the original base)", "champion": " (against the model in service)"}
 
 
+def points(value: float) -> str:
+    """With its sign and two digits; never a negative zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """The 95 % interval of the change: the drop's, turned round."""
+    return f"{points(-row['high'])} … {points(-row['low'])}"
+
+
 def sentence(reason: Reason) -> str:
     """A reason as a person says it."""
     text = SENTENCE[reason.code].format(name=reason.benchmark, got=reason.got, limit=reason.limit, needed=reason.items_needed)  # fmt: skip
@@ -36,7 +49,7 @@ def summary(verdict: Verdict) -> str:
     reasons = [sentence(r) for r in verdict.reasons]
     lines += [f"- {text}" for text in reasons[:3]] + ([f"- and {len(reasons) - 3} more"] if len(reasons) > 3 else [])
     lines.append(
-        f"- Macro drop over {macro['benchmarks']} benchmarks: {macro['drop_points']:+.2f} points (95 %: {macro['low']:+.2f} to {macro['high']:+.2f}), "
+        f"- Macro drop over {macro['benchmarks']} benchmarks: {points(macro['drop_points'])} points (95 %: {points(macro['low'])} to {points(macro['high'])}), "
         f"margin {macro['margin_points']:g}; this gate could see a drop of {macro['detectable_points']:.2f} points"
     )
     if "n" in target:

@@ -49,6 +49,13 @@ def test_the_comment_has_the_table_and_cannot_be_broken_by_names(verdict):
     assert "| target (target) |" in text
 
 
+def test_nothing_lost_has_no_minus(scores, draw, tuned_digest):
+    same = scores(draw({"bench": (400, 0.0, 0.0)})[0], tuned_digest)
+    verdict = judge(same, same, parse(GatePolicy, {"target": {"rule": "none"}})).as_dict()
+    assert "| +0.00 | +0.00 … +0.00 |" in comment(verdict)
+    assert "-0.00" not in comment(verdict) + junit(verdict)
+
+
 def test_annotations_are_single_lines(verdict):
     lines = annotations(verdict)
     assert lines[0].startswith("::error title=Regression gate regressed::")
