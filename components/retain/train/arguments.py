@@ -1,10 +1,12 @@
 """transformers' settings for our loop, from ours."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 
-from retain.train import speed
+from retain import models
+from retain.train import speed, zero
 from retain.train.config import TrainConfig, rate
 from retain.train.speed import Choices
 
@@ -16,8 +18,16 @@ def arguments(config: TrainConfig, choices: Choices, steps: int, folder: Path, d
         lr_scheduler_type=config.lr_scheduler_type, warmup_steps=round(config.warmup_ratio * steps), max_grad_norm=config.max_grad_norm,
         seed=config.seed, save_strategy="no", eval_strategy="no", logging_strategy="no",
         logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
-        use_cpu=device == "cpu", bf16=False, ddp_find_unused_parameters=False, **_checkpointing(choices), **speed.arguments(choices),
+        use_cpu=device == "cpu", ddp_find_unused_parameters=False, **_sharing(config, device), **_checkpointing(choices), **speed.arguments(choices),
     )  # fmt: skip
+
+
+def _sharing(config: TrainConfig, device: str) -> dict[str, Any]:
+    """DeepSpeed's configuration where it is asked for; the library wants to hear of bf16 twice, and casts nothing for it."""
+    if config.sharding != "zero2":
+        return {"bf16": False}
+    bf16 = models.torch_dtype(config.dtype, device).itemsize == 2
+    return {"bf16": bf16, "deepspeed": zero.settings(config.max_grad_norm, bf16=bf16)}
 
 
 def _checkpointing(choices: Choices) -> dict[str, bool]:

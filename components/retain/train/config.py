@@ -94,9 +94,9 @@ class TrainConfig(StepConfig):
         default="auto",
         description="Processes of this machine that train together; auto: one for each GPU, one on a CPU.",
     )
-    sharding: Literal["none", "fsdp"] = Field(
+    sharding: Literal["none", "fsdp", "zero2"] = Field(
         default="none",
-        description="Several processes under torchrun: none: each holds the whole model (DDP); fsdp: weights, gradients and optimizer are split among them (FSDP2), for models that do not fit one GPU.",
+        description="Several processes under torchrun: none: each holds the whole model (DDP); fsdp: weights, gradients and optimizer are split among them (FSDP2), for models that do not fit one GPU; zero2: gradients and optimizer are (DeepSpeed ZeRO-2, where deepspeed is installed).",
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = Field(
         default="adamw",

@@ -102,14 +102,16 @@ def check_rows(config: TrainConfig, rows: Mixture, folder: str) -> None:
 
 
 def _sharding_faults(config: TrainConfig, mutating: bool) -> list[tuple[bool, str, str, str]]:
-    on, where = config.sharding == "fsdp", "sharding"
+    on, where, zero = config.sharding != "none", "sharding", config.sharding == "zero2"
     return [
+        (zero and importlib.util.find_spec("deepspeed") is None, "ZeRO comes with deepspeed, which is not installed", where, "pip install deepspeed, or use sharding: fsdp, which torch has itself"),
         (on and sharding.processes() < 2, "there is one process only: nothing can be shared out", where, "start it with torchrun --nproc-per-node N, or use sharding: none"),
-        (on and config.method not in sharding.METHODS, f"the parameters of method {config.method} cannot be split", where, f"use sharding: none, or method {' or '.join(sharding.METHODS)}"),
+        (on and config.method not in sharding.METHODS, "the parameters of this method cannot be split", where, f"use sharding: none, or method {' or '.join(sharding.METHODS)}"),
         (on and config.objective != "sft", f"objective {config.objective} compares answers in passes that the processes would not share", "objective", "use objective sft, or sharding: none"),
-        (on and mutating, "such a start is given back at the end from whole weights", "lora.init", "use lora.init default, or sharding: none"),
-        (on and config.optimizer != "adamw", "bitsandbytes' optimizers know no split weights", "optimizer", "use adamw, whose moments are split too"),
-        (on and config.anchor.kind != "none", "the anchor reads whole weights, and a split model has none", "anchor.kind", "use kl, or sharding: none"),
+        (on and not zero and mutating, "such a start is given back at the end from whole weights", "lora.init", "use lora.init default, or sharding: none"),
+        (on and config.optimizer != "adamw", "bitsandbytes' optimizers know no shared state", "optimizer", "use adamw, whose moments are shared out too"),
+        (on and not zero and config.anchor.kind != "none", "the anchor reads whole weights, and a split model has none", "anchor.kind", "use kl, or sharding: none"),
+        (zero and config.anchor.kind != "none", "deepspeed steps inside the backward pass, before the anchor can pull", "anchor.kind", "use kl, or sharding: none"),
     ]  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from retain.train import sharding
 from retain.train.config import TrainConfig
 from retain.train.rows import Row
 
-SPLIT = ("gradients", "optimizer", "step_copies", "best_copy")  # parts of the plan that FSDP shares out
+# Parts of the plan that the processes share out.
+SPLIT = {"none": (), "fsdp": ("gradients", "optimizer", "step_copies", "best_copy"), "zero2": ("gradients", "optimizer", "step_copies")}  # fmt: skip
 HEADROOM = 0.9  # share of the free memory that a plan, right to 15 %, may fill
 
 
@@ -52,8 +53,8 @@ def _checkpointing(config: TrainConfig, rows: list[Row], model_dir: Path, device
         )
     room = free_memory(device) * HEADROOM
     memory = training_memory(shape, planned(config, rows, device))
-    split = sharding.processes() if config.sharding == "fsdp" else 1
-    need = memory.peak - memory.parts["weights"] - sum(memory.parts[name] for name in SPLIT) * (1 - 1 / split)
+    shared = sum(memory.parts[name] for name in SPLIT[config.sharding])
+    need = memory.peak - memory.parts["weights"] - shared * (1 - 1 / sharding.processes())
     said = f"{need / 2**30:.1f} GiB planned beside the base, {room / 2**30:.1f} GiB to fill"
     return (True, f"gradient checkpointing: {said}") if need > room else (False, f"no gradient checkpointing: {said}")
 

@@ -103,10 +103,8 @@ class Run:
 
 def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_dir: Path, log: Callable[[dict[str, float], int], None], device: str) -> Run:  # fmt: skip
     from retain.train import checkpoints
-    from retain.train.engine import Engine, Plan
+    from retain.train.engine import Plan
     from retain.train.methods import Start, prepare
-    from retain.train.preference import PreferenceEngine
-    from retain.train.probe_engine import ProbeEngine
     from retain.train.watch import History, Watch
 
     model = prepare(Start(config, base, rows.train, model_dir, class_names(rows.info)))
@@ -124,9 +122,19 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     )  # fmt: skip
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
     found = checkpoints.find(config.resume, place.folder, key)
-    kind = ProbeEngine if config.method == "probe" else Engine if config.objective == "sft" else PreferenceEngine
-    engine = kind(config, model, plan, watch, device)
+    engine = _engine(config)(config, model, plan, watch, device)
     return Run(config, engine, rows, found, _start(config, model, place.folder))
+
+
+def _engine(config: TrainConfig) -> Any:
+    from retain.train.engine import Engine
+    from retain.train.preference import PreferenceEngine
+    from retain.train.probe_engine import ProbeEngine
+    from retain.train.zero_engine import ZeroEngine
+
+    if config.sharding == "zero2":
+        return ZeroEngine
+    return ProbeEngine if config.method == "probe" else Engine if config.objective == "sft" else PreferenceEngine
 
 
 def _start(config: TrainConfig, model: Any, place: Path) -> Path | None:
@@ -159,7 +167,7 @@ def plan_steps(config: TrainConfig, rows: Mixture, shape: batches.Shape) -> batc
     )  # fmt: skip
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return batches.Steps(
-        rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0, crossed=config.objective == "kto", even=config.sharding == "fsdp",
+        rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0, crossed=config.objective == "kto", even=config.sharding != "none",
     )  # fmt: skip
 
 

@@ -4,13 +4,18 @@ What it claims of families is proven cell by cell in test_methods.py; what it sa
 `python -m tests.retain.train.methods_page` writes it.
 """
 
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tests.retain.train.families import FAMILIES
 
 from retain.errors import ConfigError
-from retain.train import rules
+from retain.train import rules, speed
 from retain.train.config import MERGEABLE, METHOD_RATES, TrainConfig
 
 PAGE = Path(__file__).resolve().parents[3] / "components" / "retain" / "train" / "METHODS.md"
@@ -27,6 +32,14 @@ REFUSED = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "KL to the base": {"kl": {"beta": 0.1}}, "L2-SP": {"anchor": {"kind": "l2_sp"}}, "EWC": {"anchor": {"kind": "ewc"}}, "FLOW, STM": {"weighting": {"kind": "flow"}},
     "DPO, KTO": {"objective": "dpo"}, "ORPO": {"objective": "orpo"}, "packed rows": {"packing": "packed"}, "gradient checkpointing": {"gradient_checkpointing": True},
+    "FSDP2": {"sharding": "fsdp"}, "ZeRO-2": {"sharding": "zero2"},
+}  # fmt: skip
+DEVICES = ("cpu", "cuda")
+# What acts on one device only, or on both.
+BY_DEVICE: dict[str, dict[str, Any]] = {
+    "method: qlora": {"method": "qlora"}, "optimizer: adamw_8bit": {"optimizer": "adamw_8bit"}, "optimizer: paged_adamw": {"optimizer": "paged_adamw"},
+    "optimizer: paged_adamw_8bit": {"optimizer": "paged_adamw_8bit"}, "fused_kernels: liger": {"fused_kernels": "liger"},
+    "sharding: fsdp": {"sharding": "fsdp"}, "sharding: zero2": {"sharding": "zero2"},
 }  # fmt: skip
 
 
@@ -51,7 +64,10 @@ def render(answers: dict[tuple[str, str], str]) -> str:
         "## Method × family", "", *_table(["method", *FAMILIES, "merges"], [_family_row(method, notes) for method in METHOD_RATES]), "",
         "## Method × protection, objective and engine", "",
         *_table(["method", *SETTINGS], [[method, *(_mark(answers[method, name], notes) for name in SETTINGS)] for method in METHOD_RATES]), "",
-        "✓ runs. A number stands for the reason of a refusal:", "", *(f"{i}. {note}" for i, note in enumerate(notes, 1)), "",
+        "## Setting × device", "",
+        *_table(["setting", *DEVICES], [[name, *(_mark(_refusal(TrainConfig(**changes), device), notes) for device in DEVICES)] for name, changes in BY_DEVICE.items()]), "",
+        "✓ runs; where a package is an option (bitsandbytes, liger-kernel, deepspeed), where it is installed; FSDP2 and ZeRO-2: two processes or more.",
+        "A number stands for the reason of a refusal:", "", *(f"{i}. {note}" for i, note in enumerate(notes, 1)), "",
         "## Rows × what learns from them", "", *_table(["rows", "rendered with", "learnt by", "score.target.metric"], ROWS), "",
         "Beside pairs and judgements, replay rows are plain ones: their cross-entropy is added (`train.preference.replay_weight`), and the general loss is watched as ever.", "",
     ]  # fmt: skip
@@ -84,13 +100,33 @@ def answers(folder: Path) -> dict[tuple[str, str], str]:
     }
 
 
+def _refusal(config: TrainConfig, device: str) -> str:
+    """Why the rules refuse it on ``device``, or ""; asked as one of two processes where every option is installed."""
+    with everything_installed(), patch.dict(os.environ, WORLD_SIZE="2"):
+        try:
+            rules.check(config, device)
+        except ConfigError as error:
+            return error.what
+    return ""
+
+
+@contextlib.contextmanager
+def everything_installed() -> Iterator[None]:
+    with (
+        patch.object(importlib.util, "find_spec", lambda name: object()),
+        patch.object(speed, "liger_version", lambda: "1"),
+    ):
+        yield
+
+
 def _answer(method: str, changes: dict[str, Any], model_dir: Path) -> str:
     from retain.train import anchor, load
     from retain.train.methods import Start, prepare
 
     config = TrainConfig(method=method, device="cpu", dtype="fp32", oft={"block_size": 16} if method == "oft" else {}, **changes)  # fmt: skip
+    if reason := _refusal(config, "cpu"):
+        return reason
     try:
-        rules.check(config, "cpu")
         base = load.load_base(config, model_dir, "cpu")
         model = prepare(Start(config, base, [], model_dir, ("yes", "no")))
         load.packs(config, base)

@@ -19,7 +19,7 @@ from retain.train.objectives import Judged
 from retain.train.rows import Row, crossed, judged_weight, read_mixture
 from retain.train.sequences import answer_log_probs, token_losses
 
-from .conftest import QUICK, Trained
+from .conftest import Trained
 from .families import build
 from .judged import judged_rows
 
@@ -212,17 +212,6 @@ def test_a_stopped_run_ends_with_the_same_bytes(objective: str, trained: Trained
     again = trained("cut", rows=rows, **how)
     assert again.resumed_at == 4
     assert again.adapter_digest == whole.adapter_digest
-
-
-def test_two_processes_are_one(trained: Trained, judged: Rows, tiny_llama: Path, tmp_path: Path) -> None:
-    """KTO measures its drift over both processes, and a step's rows divide unevenly."""
-    from .test_distributed import torchrun
-
-    rows, how = judged("kto"), {"objective": "kto", "batch_rows": 3}
-    torchrun({"kto": QUICK | how}, rows, tiny_llama, tmp_path / "two")
-    trained("one/kto", rows=rows, **how)
-    one, two = (json.loads((tmp_path / n / "kto/adapter/losses.json").read_text())["train"] for n in ("one", "two"))
-    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], abs=2e-5)
 
 
 def test_encoder_decoders_learn_from_pairs(trained: Trained, judged: Rows, tmp_path: Path) -> None:

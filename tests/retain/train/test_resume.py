@@ -18,41 +18,62 @@ from retain.train.optimizer import MasterAdamW
 
 from .conftest import QUICK, Trained
 
+# One process imports, and each training is a child of it: they import for longer than they train.
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
 from retain.errors import RetainError
+from retain.train import engine, save, methods
 from retain.train.config import TrainConfig
 from retain.train.work import train
-config, mixture, model, out = TrainConfig(**json.loads(sys.argv[1])), *map(Path, sys.argv[2:])
-def log(metrics, step):
-    print(step, flush=True)
-    time.sleep(0.05)
-try:
-    train(config, mixture, model, out / "adapter", out / "checkpoints", log)
-except RetainError as error:
-    print(error, file=sys.stderr)
-    sys.exit(int(error.exit_code))
+config, (mixture, model, out) = TrainConfig(**json.loads(sys.argv[1])), map(Path, sys.argv[2:5])
+def go(name):
+    def log(metrics, step):
+        print(name, os.getpid(), step, flush=True)
+        time.sleep(0.05)
+    try:
+        train(config, mixture, model, out / name / "adapter", out / name / "checkpoints", log)
+    except RetainError as error:
+        print(error, file=sys.stderr)
+        os._exit(int(error.exit_code))
+    os._exit(0)
+for name in sys.argv[5:]:
+    child = os.fork()
+    if not child:
+        go(name)
+    print(name, "ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 CONFIG = {**QUICK, "max_steps": 12, "eval_steps": 6, "save_steps": 2, "lora": {"r": 4, "dropout": 0.1}}
+SIGNALS = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 130}  # the exit code after it
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)])
-def test_a_killed_training_ends_with_the_same_bytes(number: int, code: int, trained: Trained, tmp_path: Path, mixture: Path, tiny_llama: Path) -> None:  # fmt: skip
-    whole = trained("whole", **{k: v for k, v in CONFIG.items() if k not in QUICK or QUICK[k] != v})
-    out = tmp_path / "killed"
-    command = [sys.executable, "-c", SCRIPT, json.dumps(CONFIG), str(mixture), str(tiny_llama), str(out)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, mixture: Path, tiny_llama: Path) -> tuple[Path, dict[str, int]]:
+    """(where each of SIGNALS ended a training at its fifth step, with which code)."""
+    out, codes = tmp_path_factory.mktemp("killed"), {}
+    command = [sys.executable, "-c", SCRIPT, json.dumps(CONFIG), str(mixture), str(tiny_llama), str(out), *SIGNALS]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if int(line) == 5:
-                process.send_signal(number)
-                break
-        process.stdout.read()
-    assert process.returncode == code
-    assert not (out / "adapter" / "retain.json").exists()
-    again = trained("killed", **{k: v for k, v in CONFIG.items() if k not in QUICK or QUICK[k] != v})
+            name, pid, word = line.split()
+            if pid == "ended":
+                codes[name] = int(word)
+            elif int(word) == 5:
+                os.kill(int(pid), signal.Signals[name])
+    return out, codes
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_killed_training_ends_with_the_same_bytes(name: str, killed: tuple[Path, dict[str, int]], trained: Trained, tmp_path: Path) -> None:  # fmt: skip
+    out, codes = killed
+    assert codes[name] == SIGNALS[name]
+    assert not (out / name / "adapter" / "retain.json").exists()
+    changes = {k: v for k, v in CONFIG.items() if k not in QUICK or QUICK[k] != v}
+    whole, again = (
+        trained("whole", **changes),
+        trained("killed", checkpoints=str(out / name / "checkpoints"), **changes),
+    )
     assert again.resumed_at >= 4
     assert again.adapter_digest == whole.adapter_digest
     losses = [json.loads((tmp_path / name / "adapter" / "losses.json").read_text()) for name in ("whole", "killed")]

@@ -67,7 +67,7 @@ def test_what_cannot_act_here_is_refused_with_the_reason(
         ({"method": "qlora"}, "cannot be split"),
         ({"lora": {"init": "pissa"}}, "from whole weights"),
         ({"objective": "orpo"}, "would not share"),
-        ({"optimizer": "adamw_8bit"}, "no split weights"),
+        ({"optimizer": "adamw_8bit"}, "no shared state"),
         ({"anchor": {"kind": "l2_sp"}}, "reads whole weights"),
     ],
 )
