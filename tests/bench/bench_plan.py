@@ -45,7 +45,9 @@ def main() -> None:
         bench_train._prepare(Path(folder), argparse.Namespace(rows=arguments.rows, base=arguments.base, steps=arguments.steps))  # fmt: skip
         for name in [name for name in SETTINGS if arguments.only in name]:
             command = [sys.executable, __file__, "--child", name, folder, "--steps", str(arguments.steps)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{name}: {done.stderr[-2000:]}")
             row(name, **json.loads(done.stdout.splitlines()[-1]))
 
 

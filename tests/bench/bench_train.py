@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "components"), str(ROOT / "pipelines")]
 WARM = 2  # steps left out
 ROWS_A_STEP = 8
+LONGEST = 512  # tokens of a row
 CONTESTANTS = (
     "retain",
     "retain + 5 % replay",
@@ -112,11 +113,21 @@ def _read(path: Path, count: int, tokenizer: Any) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
         for line in stream:
-            chat, answer = _chat(json.loads(line)) if line.strip().startswith("{") else ([], "")
+            chat, answer = _chat(_parsed(line))
             if answer and len(found) < count:
                 prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-                found.append((prompt, answer + tokenizer.eos_token))
+                if len(tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]) < LONGEST:
+                    found.append((prompt, answer + tokenizer.eos_token))
     return found
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A row; the shipped example has planted lines that are none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _chat(row: dict[str, Any]) -> tuple[list[dict[str, str]], str]:
