@@ -2,36 +2,23 @@
 
 from pydantic import Field, model_validator
 
-from retain.config import StepConfig
+from retain.endpoint import EndpointConfig
 
 CRITERIA = "how well it does what was asked: correct, complete, to the point, and well written"
 
 
-class JudgeConfig(StepConfig):
+class JudgeConfig(EndpointConfig):
     """A language model that compares the candidate's answers with the base's, question by question."""
 
     tasks: list[str] = Field(
         default=[],
         description="scored benchmarks whose generated answers are compared; target: the dataset's test rows; empty: nothing is judged",
     )
-    endpoint: str = Field(
-        default="", pattern=r"^(https?://[^@?#\s]+)?$", description="base address of an OpenAI-compatible API, e.g. https://judge.example.com/v1"
-    )  # fmt: skip
-    model: str = Field(default="", description="name of the judging model at that address")
     api_key_env: str = Field(
         default="RETAIN_JUDGE_API_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key; the key itself is never a setting"
     )  # fmt: skip
     criteria: str = Field(default=CRITERIA, min_length=1, description="what the judge is told to weigh")
     limit: int = Field(default=0, ge=0, description="questions of each task, from the first on; 0 takes all")
-    temperature: float = Field(default=0.0, ge=0, le=2, description="of the judge's replies")
-    max_tokens: int = Field(default=512, ge=8, description="tokens of one reply of the judge, at most")
-    token_field: str = Field(
-        default="max_tokens", pattern=r"^max_(completion_)?tokens$", description="name of that bound in the request; some models take max_completion_tokens only"
-    )  # fmt: skip
-    workers: int = Field(default=8, ge=1, le=256, description="requests under way at once")
-    timeout_seconds: float = Field(default=120, gt=0, description="seconds one request may take")
-    retries: int = Field(default=6, ge=0, le=20, description="further attempts after 429, 5xx or a lost connection, with growing waits")  # fmt: skip
-    longest_wait_seconds: float = Field(default=60, gt=0, description="seconds, the longest wait between two attempts")
     price_per_1k_input: float = Field(default=0.0, ge=0, description="price of 1000 tokens read by the judge, in your currency")  # fmt: skip
     price_per_1k_output: float = Field(default=0.0, ge=0, description="price of 1000 tokens written by the judge")
     max_cost: float = Field(default=0.0, ge=0, description="the step stops when its new requests have cost more; what was answered is kept; 0: no bound")  # fmt: skip

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+from retain.endpoint import Endpoint, Message, Reply
 from retain.errors import UsageError
 from retain.judge import games
 from retain.judge.config import JudgeConfig
-from retain.judge.endpoint import Endpoint, Message, Reply
 from retain.judge.games import Pair
 from retain.judge.replies import Replies
 from retain.progress import Progress

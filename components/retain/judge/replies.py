@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any
 
 from retain import digest
-from retain.judge.endpoint import Reply
+from retain.endpoint import Reply
 from retain.locks import locked
 
 

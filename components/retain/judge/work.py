@@ -12,10 +12,10 @@ import pyarrow as pa
 from retain import digest
 from retain.artifacts import check_writable, read_scores, write_scores
 from retain.config import parse
+from retain.endpoint import Endpoint
 from retain.errors import EnvironmentFault, IntegrityError
 from retain.judge import games, length, questions
 from retain.judge.config import JudgeConfig
-from retain.judge.endpoint import Endpoint
 from retain.judge.games import Pair
 from retain.judge.play import Bill, play
 from retain.judge.replies import Replies
@@ -82,7 +82,7 @@ def judge(
     base, candidate = read_scores(base_scores), read_scores(candidate_scores)
     score = parse(ScoreConfig, base[1]["config"], where="score")  # what was asked, as the scores themselves say
     pairs = [pair for task in config.tasks for pair in _pairs(score, task, (base[0], candidate[0]), config.limit, dataset)]  # fmt: skip
-    with Endpoint(config) as endpoint:
+    with Endpoint(config, who="the judge", stage="judge") as endpoint:
         said, bill = play(config, endpoint, Replies(cache / "replies.jsonl"), pairs)
     judged = _judged(config, pairs, said, bill)
     who = {"endpoint": config.endpoint, "model": config.model, "settings": digest.of_json(config.as_parameter())}

@@ -72,7 +72,28 @@ def drift(
     raise typer.Exit(found["exit_code"])
 
 
+def parity(
+    model: Annotated[str, typer.Option(help="The model that is served: folder or URI, e.g. mlflow://NAME@champion.")],
+    endpoint: Annotated[str, typer.Option(help="Address of the server's OpenAI-compatible API, with /v1.")],
+    served_as: Annotated[str, typer.Option(help="The model's name at that address.")],
+    chats: Annotated[str, typer.Option(help="JSON lines with chats of your own (messages); empty: ours alone.")] = "",
+    assume: Annotated[
+        list[str] | None,
+        typer.Option("--assume", help="A setting of the look, e.g. template_kwargs.enable_thinking=false (again)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Does a server read chats with the template the model was gated with? 0: yes; 6: no, with the chat that differs."""
+    from retain.parity.door import run
+
+    settings = {**flags(assume, ""), "endpoint": endpoint, "model": served_as}
+    found = quiet(json, run, settings, model, chats)
+    if json:
+        emit(found, True)
+
+
 VERBS: dict[Callable[..., None], str] = {
     retrain: "retain retrain my-recipe.yaml --window-days 30 --start base",
     drift: "retain drift ticket-triage --recipe my-recipe.yaml --rows s3://bucket/labelled/last-week.jsonl",
+    parity: "retain parity --model mlflow://ticket-triage@champion --endpoint http://127.0.0.1:8000/v1 --served-as ticket-triage",
 }

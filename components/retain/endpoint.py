@@ -7,12 +7,13 @@ is there, `usage` are read, so any server that speaks the protocol will do.
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 from types import TracebackType
 from typing import Any
 
+from pydantic import Field
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -23,16 +24,37 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from retain.config import StepConfig
 from retain.errors import ConfigError, EnvironmentFault
-from retain.judge.config import JudgeConfig
 
 AGAIN = {408, 409, 425, 429}
 Message = dict[str, str]
 
 
+class EndpointConfig(StepConfig):
+    """Where a model answers, and how it is asked."""
+
+    endpoint: str = Field(
+        default="", pattern=r"^(https?://[^@?#\s]+)?$", description="base address of an OpenAI-compatible API, e.g. https://models.example.com/v1"
+    )  # fmt: skip
+    model: str = Field(default="", description="name of the model at that address")
+    api_key_env: str = Field(
+        default="RETAIN_API_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable that holds the key; the key itself is never a setting"
+    )  # fmt: skip
+    temperature: float = Field(default=0.0, ge=0, le=2, description="of the replies")
+    max_tokens: int = Field(default=512, ge=1, description="tokens of one reply, at most")
+    token_field: str = Field(
+        default="max_tokens", pattern=r"^max_(completion_)?tokens$", description="name of that bound in the request; some models take max_completion_tokens only"
+    )  # fmt: skip
+    workers: int = Field(default=8, ge=1, le=256, description="requests under way at once")
+    timeout_seconds: float = Field(default=120, gt=0, description="seconds one request may take")
+    retries: int = Field(default=6, ge=0, le=20, description="further attempts after 429, 5xx or a lost connection, with growing waits")  # fmt: skip
+    longest_wait_seconds: float = Field(default=60, gt=0, description="seconds, the longest wait between two attempts")
+
+
 @dataclass(frozen=True)
 class Reply:
-    """What the judge said, and the tokens it read and wrote (as the server counts them; 0 where it does not say)."""
+    """What the model said, and the tokens it read and wrote (as the server counts them; 0 where it does not say)."""
 
     text: str
     tokens_in: int = 0
@@ -48,13 +70,17 @@ class _Again(Exception):
 
 
 class Endpoint:
-    """Asks one model at one address; safe to use from several threads."""
+    """Asks one model at one address; safe to use from several threads.
 
-    def __init__(self, config: JudgeConfig) -> None:
+    who: what errors call it; stage: where its settings stand; more: further fields of every request.
+    """
+
+    def __init__(self, config: EndpointConfig, *, who: str, stage: str, more: Mapping[str, Any] | None = None) -> None:
         import requests
         from requests.adapters import HTTPAdapter
 
-        self.config, self._stopped = config, Event()
+        self.config, self.who, self.stage, self.more = config, who, stage, dict(more or {})
+        self._stopped = Event()
         self._session = requests.Session()
         self._session.auth = _bearer(os.environ.get(config.api_key_env, ""))
         for scheme in ("http://", "https://"):
@@ -73,7 +99,7 @@ class Endpoint:
     def body(self, messages: Sequence[Message]) -> dict[str, Any]:
         """The request for one reply; with the address it is all that the reply depends on."""
         config = self.config
-        return {"model": config.model, "messages": list(messages), "temperature": config.temperature, config.token_field: config.max_tokens}  # fmt: skip
+        return {"model": config.model, "messages": list(messages), "temperature": config.temperature, config.token_field: config.max_tokens, **self.more}  # fmt: skip
 
     def ask(self, messages: Sequence[Message]) -> Reply:
         """One reply; EnvironmentFault (8) when the server does not give one, ConfigError (2) when it refuses the request."""
@@ -91,8 +117,8 @@ class Endpoint:
             )(self._once, self.body(messages))  # fmt: skip
         except _Again as error:
             raise EnvironmentFault(
-                "the judge does not answer", where=self.config.endpoint, got=str(error), expected=f"a reply within {self.config.retries + 1} attempts",
-                fix="start again later: replies that came are kept; or lower judge.workers",
+                f"{self.who} does not answer", where=self.config.endpoint, got=str(error), expected=f"a reply within {self.config.retries + 1} attempts",
+                fix=f"start again later: replies that came are kept; or lower {self.stage}.workers",
             ) from None  # fmt: skip
 
     def _once(self, body: dict[str, Any]) -> Reply:
@@ -114,8 +140,8 @@ class Endpoint:
     def _refused(self, status: int, text: str) -> Exception:
         where, got = self.config.endpoint, f"HTTP {status}: {' '.join(text.split())[:300]}"
         if status in (401, 403):
-            return EnvironmentFault("the judge does not know this key", where=where, got=f"HTTP {status}", fix=f"put a valid key into the environment variable {self.config.api_key_env}")  # fmt: skip
-        return ConfigError("the judge refuses the request", where=where, got=got, fix="check judge.endpoint (with /v1 where the server has it), judge.model and judge.token_field")  # fmt: skip
+            return EnvironmentFault(f"{self.who} does not know this key", where=where, got=f"HTTP {status}", fix=f"put a valid key into the environment variable {self.config.api_key_env}")  # fmt: skip
+        return ConfigError(f"{self.who} refuses the request", where=where, got=got, fix=f"check {self.stage}.endpoint (with /v1 where the server has it), {self.stage}.model and {self.stage}.token_field")  # fmt: skip
 
     def _read(self, text: str) -> Reply:
         try:
@@ -126,7 +152,7 @@ class Endpoint:
                 str(said or ""), int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
             )
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise EnvironmentFault("the judge's reply has another shape", where=self.config.endpoint, got=text[:200], expected="an OpenAI chat completion", fix="check judge.endpoint") from None  # fmt: skip
+            raise EnvironmentFault(f"the reply of {self.who} has another shape", where=self.config.endpoint, got=text[:200], expected="an OpenAI chat completion", fix=f"check {self.stage}.endpoint") from None  # fmt: skip
 
 
 def _bearer(key: str) -> Callable[[Any], Any]:
