@@ -8,6 +8,7 @@
 | ``hf://org/name@<40 hex>[/file]``           | a Hugging Face repository at a pinned commit                           |
 | ``https://…``                               | one file; ``#sha256=<hex>`` is checked                                 |
 | ``mlflow://model@alias``, ``…/version``     | what a registered version points to                                    |
+| ``model-registry://model@alias``, ``…/…``   | the same in Kubeflow's Model Registry (RETAIN_MODEL_REGISTRY)          |
 | ``oci://registry/name@sha256:<hex>``        | an OCI artifact                                                        |
 
 What is fetched appears whole or not at all, once per content: a second fetch of the same thing costs a look.
@@ -51,10 +52,10 @@ def fetch(uri: str, into: Path, *, revision: str = "") -> Path:
         return _local(Path(urllib.parse.unquote(uri.removeprefix("file://")) if "://" in uri else uri).expanduser())
     if kind == "package":
         return _in_package(uri)
-    if kind == "mlflow":
-        return fetch(_registered(uri), into)
+    if kind in REGISTRIES:
+        return fetch(REGISTRIES[kind](*_registered(uri)), into)
     if kind not in REMOTE:
-        known = ", ".join(["a path", "file", "package", "mlflow", *REMOTE])
+        known = ", ".join(["a path", "file", "package", *REGISTRIES, *REMOTE])
         raise ConfigError("this kind of address is not known", got=without_secrets(uri), expected=known)
     identity, download = REMOTE[kind](f"{uri}@{revision}" if kind == "hf" and revision and "@" not in uri else uri)
     return _kept(into, uri, identity, download)
@@ -117,22 +118,29 @@ def _in_package(uri: str) -> Path:
     raise ConfigError("the package holds no such file", got=uri, where=str(spec.submodule_search_locations))
 
 
-def _registered(uri: str) -> str:
+def _registered(uri: str) -> tuple[str, str, bool]:
+    """(model, version or alias, whether it is an alias)."""
+    place = uri.partition("://")[2]
+    name, mark, alias = place.partition("@")
+    return (name, alias, True) if mark else (*place.partition("/")[::2], False)
+
+
+def _in_mlflow(name: str, which: str, by_alias: bool) -> str:
     from retain import tracking
 
-    name, mark, rest = uri.removeprefix("mlflow://").partition("@")
-    version = ""
-    if not mark:
-        name, _, version = name.partition("/")
     try:
         mlflow = tracking.client()
-        found = mlflow.get_model_version_by_alias(name, rest) if mark else mlflow.get_model_version(name, version)
+        found = mlflow.get_model_version_by_alias(name, which) if by_alias else mlflow.get_model_version(name, which)
     except tracking.away_errors() as error:
         fix = "retain history shows the versions and aliases that exist; check MLFLOW_TRACKING_URI"
-        raise EnvironmentFault(
-            "this registered model was not found", got=uri, where=str(error)[:200], fix=fix
-        ) from None
+        raise EnvironmentFault("this registered model was not found", got=f"{name} {which}", where=str(error)[:200], fix=fix) from None  # fmt: skip
     return str(found.source)
+
+
+def _in_kubeflow(name: str, which: str, by_alias: bool) -> str:
+    from retain import model_registry
+
+    return model_registry.source_of(name, which, alias=by_alias)
 
 
 def _s3(uri: str) -> Source:
@@ -214,6 +222,7 @@ def _oci(uri: str) -> Source:
     return oci.identity(uri), lambda folder: oci.pull(uri, folder)
 
 
+REGISTRIES: dict[str, Callable[[str, str, bool], str]] = {"mlflow": _in_mlflow, "model-registry": _in_kubeflow}
 REMOTE: dict[str, Callable[[str], Source]] = {"s3": _s3, "hf": _hf, "https": _https, "http": _https, "oci": _oci}
 
 

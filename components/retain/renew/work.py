@@ -7,7 +7,7 @@ from typing import Any
 from retain import uris
 from retain.errors import ConfigError, IntegrityError
 from retain.publish import ledger
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 from retain.renew import window
 from retain.renew.config import RenewConfig
 from retain.resolve import settings
@@ -37,7 +37,7 @@ def renew(config: RenewConfig, *, name: str, base_model: str, revision: str, dat
     """
     base = _base(base_model, revision)
     _same_base(name, base)
-    version = Registry(name).by_alias(config.base_champion)
+    version = open_registry(name).by_alias(config.base_champion)
     champion = {"uri": version.source, "revision": "", "digest": version.digest} if version else base
     data, missing = _window(config, data_id, data_settings)
     start = champion if config.base_start == "champion" else base

@@ -26,20 +26,25 @@ def checkpoint(folder: Path, step: int, text: str = "state") -> Path:
     return made
 
 
-def merged(model: Path, key: str) -> Path:
-    """``model`` with the manifest of a merge that knows where its training's checkpoints are."""
-    made = {"files": model_manifest(model), "adapters": [{"digest": "", "weight": 1.0, "kind": "lora", "training": {"checkpoint_key": key}}]}  # fmt: skip
-    write_json(model / "manifest.json", {"schema": "retain.manifest/1", **made})
+def merged(model: Path, key: str, *, smaller: bool = False) -> Path:
+    """``model`` with the manifest of a merge (or of a compression after it) that knows where its training's checkpoints are."""
+    made: dict[str, Any] = {
+        "adapters": [{"digest": "", "weight": 1.0, "kind": "lora", "training": {"checkpoint_key": key}}]
+    }
+    made = {"compressed": "2:4", "made_from": {"digest": "sha256:" + "d" * 64, **made}} if smaller else made
+    write_json(model / "manifest.json", {"schema": "retain.manifest/1", "files": model_manifest(model), **made})
     return model
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_publishing_deletes_the_checkpoints_of_its_own_run(named: bool, model: Path, judged: Callable[..., Path], home: Path, recipe: dict[str, Any], tmp_path: Path) -> None:  # fmt: skip
+@pytest.mark.parametrize(("named", "smaller"), [(True, False), (False, True)])
+def test_publishing_deletes_the_checkpoints_of_its_own_run(named: bool, smaller: bool, model: Path, judged: Callable[..., Path], home: Path, recipe: dict[str, Any], tmp_path: Path) -> None:  # fmt: skip
     uri, folder = (str(tmp_path / "volume"), tmp_path / "volume") if named else ("", home / "checkpoints")
     for key in (KEY, OTHER):
         checkpoint(Place(uri, home / "checkpoints", key).folder, 7)
     recipe = {**recipe, "train": {**recipe["train"], "checkpoint_uri": uri}}
-    publish(PublishConfig(name="orders", enabled=False), merged(model, KEY), judged(model), recipe=recipe)
+    publish(
+        PublishConfig(name="orders", enabled=False), merged(model, KEY, smaller=smaller), judged(model), recipe=recipe
+    )
     assert len(list(folder.iterdir())) == 2  # nothing was published
     publish(PublishConfig(name="orders"), model, judged(model), recipe=recipe)
     assert [path.name for path in folder.iterdir()] == ["b" * 16]

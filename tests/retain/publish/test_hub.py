@@ -23,7 +23,7 @@ from retain import digest
 from retain.errors import ConfigError, EnvironmentFault
 from retain.publish.config import PublishConfig
 from retain.publish.stores import open_store
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 from retain.publish.work import publish
 
 Judged = Callable[..., Path]
@@ -144,7 +144,7 @@ def test_a_model_is_one_commit_and_comes_back_by_it(
 def test_a_hub_that_is_switched_off_or_no_repository(model: Path, judged: Judged) -> None:
     with pytest.raises(EnvironmentFault, match="HF_HUB_OFFLINE"):
         publish(PublishConfig(name="orders", store="hf://team/orders"), model, judged(model))
-    assert Registry("orders").all() == []
+    assert open_registry("orders").all() == []
     with pytest.raises(ConfigError, match="hf://org/name"):
         open_store("hf://orders").put(model, {}, {})
 

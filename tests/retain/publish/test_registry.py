@@ -59,7 +59,7 @@ def test_the_lineage_is_a_tree_by_digest(model: Path, judged: Judged, recipe: di
     assert text[0].startswith(f"model {done.digest[7:19]} (merged linear, strength 0.8)")
     kinds = [line.lstrip("│├└─ ").split()[0] for line in text]
     assert kinds == ["model", "base", "adapter", "mixture", "template", "data", "recipe", "verdict", "scores", "baseline"]  # fmt: skip
-    tags = registry.Registry("orders").pick("1").tags
+    tags = registry.open_registry("orders").pick("1").tags
     assert tags["retain.mixture_digest"] == "sha256:" + "6" * 64
     for kind, digit in {"template": "7", "scores": "8", "recipe": "9"}.items():
         assert tags[f"retain.{kind}_digest"] == "sha256:" + digit * 64

@@ -20,7 +20,7 @@ from retain.publish import keys
 from retain.publish.config import PublishConfig
 from retain.publish.lineage import tree
 from retain.publish.registry import lineage
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 from retain.publish.work import publish
 
 Judged = Callable[..., Path]
@@ -35,7 +35,7 @@ def test_the_registered_files_are_the_gated_ones(model: Path, judged: Judged, re
     done = publish(PublishConfig(name="orders", description="Sorts orders."), model, judged(model), recipe=recipe)
     assert (done.version, done.created, done.aliases) == (1, True, ("candidate",))
     assert done.digest == digest.of_model(model) == digest.of_model(place(done.source))
-    (version,) = Registry("orders").all()
+    (version,) = open_registry("orders").all()
     assert version.tags["retain.verdict"] == "pass"
     assert version.tags["retain.policy_digest"] == "sha256:" + "c" * 64
     assert json.loads(version.tags["retain.lineage"])["digest"] == done.digest
@@ -66,7 +66,7 @@ def test_a_second_run_changes_nothing_and_a_second_model_is_a_second_version(
     late = publish(config, model, judged(model))
     assert late.version == 1
     assert "newer version 2" in " ".join(late.notes)
-    assert [v.aliases for v in Registry("orders").all()] == [(), ("candidate",)]
+    assert [v.aliases for v in open_registry("orders").all()] == [(), ("candidate",)]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_without_a_passing_verdict_nothing_leaves(
         publish(PublishConfig(name="orders"), model, judged(model, **changes))
     assert caught.value.exit_code == 6
     assert not (home / "models").exists()
-    assert Registry("orders").all() == []
+    assert open_registry("orders").all() == []
 
 
 def test_a_changed_or_truncated_file_is_named(model: Path, judged: Judged) -> None:
@@ -106,7 +106,7 @@ def test_a_changed_or_truncated_file_is_named(model: Path, judged: Judged) -> No
 def test_a_person_may_say_yes(model: Path, judged: Judged) -> None:
     verdict = judged(model, action="wait", exit_code=5)
     done = publish(PublishConfig(name="orders"), model, verdict, approved_by="the reviewer")
-    assert Registry("orders").pick(str(done.version)).tags["retain.approved_by"] == "the reviewer"
+    assert open_registry("orders").pick(str(done.version)).tags["retain.approved_by"] == "the reviewer"
 
 
 def test_a_waived_drop_is_published_only_with_its_signature_and_stands_in_the_lineage(
@@ -147,7 +147,7 @@ def test_the_champion_must_have_been_compared_with(model: Path, judged: Judged, 
 
 def test_switched_off_it_checks_but_registers_nothing(model: Path, judged: Judged, home: Path) -> None:
     done = publish(PublishConfig(name="orders", enabled=False), model, judged(model))
-    assert (done.version, Registry("orders").all()) == (0, [])
+    assert (done.version, open_registry("orders").all()) == (0, [])
     with pytest.raises(IntegrityError):
         publish(PublishConfig(name="orders", enabled=False), model, judged(model, verdict="regressed"))
 
@@ -173,7 +173,7 @@ def test_other_bytes_in_the_store_are_found_before_the_version(model: Path, judg
     weights.write_bytes(bytes(data))
     with pytest.raises(IntegrityError, match="other bytes"):
         publish(PublishConfig(name="second"), model, judged(model))
-    assert Registry("second").all() == []
+    assert open_registry("second").all() == []
 
 
 @pytest.mark.parametrize("where", ["flush", "create", "set_alias"])
@@ -184,26 +184,26 @@ def test_killed_anywhere_the_registry_shows_a_whole_model_or_none(
     code = f"""
         import os, signal
         from pathlib import Path
-        from retain.publish import stores, versions
+        from retain.publish import mlflow_versions, stores
         from retain.publish.config import PublishConfig
         from retain.publish.work import publish
         def die(*args, **more): os.kill(os.getpid(), signal.SIGKILL)
-        owner = stores if {where!r} == "flush" else versions.Registry
+        owner = stores if {where!r} == "flush" else mlflow_versions.MlflowRegistry
         setattr(owner, {where!r}, die)
         publish(PublishConfig(name="orders"), Path({str(model)!r}), Path({str(verdict)!r}))
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env).returncode == -signal.SIGKILL
-    for version in Registry("orders").all():
+    for version in open_registry("orders").all():
         assert digest.of_model(place(version.source)) == version.digest
     done = publish(PublishConfig(name="orders"), model, verdict)
     assert (done.version, done.aliases) == (1, ("candidate",))
-    assert len(Registry("orders").all()) == 1
+    assert len(open_registry("orders").all()) == 1
 
 
 def test_sixteen_publishers_at_once_make_one_version(model: Path, judged: Judged) -> None:
     verdict = judged(model)
-    Registry("warm-up").all()
+    open_registry("warm-up").all()
     code = f"""
         import threading
         from pathlib import Path
@@ -222,4 +222,4 @@ def test_sixteen_publishers_at_once_make_one_version(model: Path, judged: Judged
     assert len(said) == 16
     assert len({line.split()[0] for line in said}) == 1
     assert sum(line.endswith("True") for line in said) == 1
-    assert len(Registry("orders").all()) == 1
+    assert len(open_registry("orders").all()) == 1

@@ -10,7 +10,7 @@ import pytest
 from retain import digest
 from retain.errors import ConfigError, IntegrityError
 from retain.publish import ledger
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 from retain.renew import door
 from retain.renew.config import RenewConfig
 
@@ -36,7 +36,7 @@ def served(tiny_llama: Path, tmp_path: Path) -> Path:
 
 def published(model: Path, base: str) -> None:
     said = verdict_for(model, baselines=[{"role": "base", "digest": base}])
-    registry = Registry("orders")
+    registry = open_registry("orders")
     version, _ = registry.create(f"file://{model}", digest.of_model(model), ledger.tag(said))
     registry.set_alias("champion", version.version)
 
