@@ -9,11 +9,13 @@ os.environ.update(
 )  # fmt: skip
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from . import servers
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 SENTENCE = "the customer asks where a parcel is and the shop answers that it will come on monday morning please send an invoice"
@@ -138,3 +140,22 @@ def noisy_adapter() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real S3 store on loopback with a bucket ``models``; each test writes under a prefix of its own."""
+    try:
+        with servers.s3_store(tmp_path_factory.mktemp("weed")) as environment:
+            yield environment["AWS_ENDPOINT_URL"]
+    except servers.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, with its keys in the environment."""
+    for name, value in {**servers.KEYS, "AWS_ENDPOINT_URL": s3_server}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    return s3_server

@@ -12,9 +12,7 @@ import pytest
 import yaml
 from kfp_server import World, serving
 
-from retain import s3
-
-from ..retain.publish.conftest import s3_server  # noqa: F401 (a fixture)
+from retain import s3 as store
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, GPU = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -26,15 +24,13 @@ VERDICT: dict[str, Any] = {
 
 
 @pytest.fixture
-def host(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F811
+def host(s3: str) -> Iterator[str]:
     """A server on which every run regresses, and leaves its verdict in the store."""
-    for name, value in {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "very-secret"}.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
     done = dict.fromkeys(("pair", "score-base", "score-candidate", "gate"), "SUCCEEDED")
     world = World(script=[{"pair": "RUNNING"}, {**done, "stop-regressed": "FAILED"}], end="FAILED", token="tok-1")
 
     def leave(run: Any) -> None:
-        s3.write(f"{STORE}/regression-gate/{run.run_id}/gate/verdict/verdict.json", json.dumps(VERDICT).encode())
+        store.write(f"{STORE}/regression-gate/{run.run_id}/gate/verdict/verdict.json", json.dumps(VERDICT).encode())
 
     world.on_run = leave
     with serving(world) as address:

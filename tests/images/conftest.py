@@ -1,13 +1,10 @@
 """The engine and the images of these very sources; without them the tests are skipped, and say so."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 from retain import images
 from retain.errors import EnvironmentFault
 from retain_pipelines import containers

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import bucket_client, mlflow_server, s3_store, until
 from small_world import build
 
 from retain import digest, images
+
+from ..servers import bucket_client, s3_store, until
+from .mlflow_container import mlflow_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
 STEPS = ["resolve", "validate", "rehearse", "template", "mix", "train", "merge", "score-base", "score-candidate", "gate", "publish"]  # fmt: skip

@@ -16,7 +16,6 @@ from retain_pipelines.cli.app import main
 from retain_pipelines.endings import FINALS
 from retain_pipelines.server import Server
 
-from ..retain.publish.conftest import s3_server  # noqa: F401 (a fixture)
 from .kfp_server import Fault, World, serving
 
 DIGESTS = ["--image-digest", "cpu=sha256:" + "a" * 64, "--image-digest", "gpu=sha256:" + "b" * 64]
@@ -552,11 +551,8 @@ def test_a_single_user_server_needs_no_namespace(world: World, host: str, packag
 
 
 @pytest.fixture
-def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
-    values = {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "very-secret"}
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    return "s3://models/artifacts"
+def bucket(s3: str) -> str:
+    return "s3://models/submitted"
 
 
 def test_the_verdict_comes_from_the_object_store_and_must_agree_with_the_run(bucket: str, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from retain.artifacts import write_json
 from retain.errors import IntegrityError, UsageError
 from retain.gate.given import read
 from retain.publish import keys
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 from retain_pipelines import approval
 from retain_pipelines.cli import governance
 from retain_pipelines.runs import LABEL
 
-from ..retain.publish.conftest import s3, s3_server, verdict_for  # noqa: F401 (fixtures)
+from ..retain.publish.conftest import verdict_for
 
 RECIPE = {"schema": "retain.recipe/1", "digest": "sha256:r", "recipe": {"publish": {"name": "orders"}, "data": {}}, "base": {}, "sources": []}  # fmt: skip
 
@@ -47,19 +47,19 @@ def waiting(tmp_path: Path, tiny_llama: Path, registry_home: Path) -> Callable[.
 def test_a_person_says_yes_and_that_very_digest_is_published(waiting: Callable[..., Path], capsys: Any) -> None:
     run = waiting()
     governance.approve(str(run), by="the release owner", json=True)
-    (version,) = Registry("orders").all()
+    (version,) = open_registry("orders").all()
     assert version.digest == digest.of_model(run / "artifacts" / "finetune-1" / "merge" / "model")
     assert (version.tags["retain.approved_by"], version.tags["retain.run_id"]) == ("the release owner", "mine-1")
     assert json.loads(capsys.readouterr().out)["digest"] == version.digest
     governance.approve(str(run), by="the release owner")
-    assert len(Registry("orders").all()) == 1
+    assert len(open_registry("orders").all()) == 1
 
 
 def test_a_verdicts_folder_will_do_with_model_and_recipe_named(waiting: Callable[..., Path], tmp_path: Path) -> None:
     place = waiting() / "artifacts" / "finetune-1"
     named = {"model": str(place / "merge" / "model"), "recipe": str(place / "resolve" / "recipe")}
     governance.approve(str(place / "gate" / "verdict"), by="me", **named)
-    assert len(Registry("orders").all()) == 1
+    assert len(open_registry("orders").all()) == 1
     with pytest.raises(IntegrityError, match="not there"):
         approval.find(place / "gate")
 
@@ -68,7 +68,7 @@ def test_a_merge_that_was_not_repeated_is_found_in_the_earlier_run(waiting: Call
     run = waiting()
     shutil.move(run / "artifacts" / "finetune-1" / "merge", run.parent / "mine-0" / "artifacts" / "merge")
     governance.approve(str(run), by="me")
-    assert len(Registry("orders").all()) == 1
+    assert len(open_registry("orders").all()) == 1
 
 
 @pytest.mark.parametrize("changes", [{"verdict": "regressed", "exit_code": 3, "action": "stop"}, {"exit_code": 0, "action": "publish"}])  # fmt: skip
@@ -77,7 +77,7 @@ def test_nothing_else_is_let_out(waiting: Callable[..., Path], tmp_path: Path, c
         governance.approve(str(waiting(**changes)), by="me")
     with pytest.raises(UsageError, match="nothing waits"):
         governance.approve(str(tmp_path / "nowhere"), by="me")
-    assert Registry("orders").all() == []
+    assert open_registry("orders").all() == []
 
 
 def test_the_same_checks_as_a_publication(waiting: Callable[..., Path], capsys: Any) -> None:
@@ -90,14 +90,14 @@ def test_the_same_checks_as_a_publication(waiting: Callable[..., Path], capsys: 
         governance.approve(str(run), by=" ")
 
 
-def test_a_clusters_run_is_approved_from_the_object_store(waiting: Callable[..., Path], s3: str) -> None:  # noqa: F811
+def test_a_clusters_run_is_approved_from_the_object_store(waiting: Callable[..., Path], s3: str) -> None:
     from retain import s3 as store
 
     place = waiting() / "artifacts" / "finetune-1"
     files = {p.relative_to(place).as_posix(): digest.of_file(p).removeprefix("sha256:") for p in place.rglob("*") if p.is_file()}  # fmt: skip
     store.upload("s3://models/root/finetune-without-forgetting/run-7", place, files)
     governance.approve("run-7", by="me", artifacts="s3://models/root")
-    assert len(Registry("orders").all()) == 1
+    assert len(open_registry("orders").all()) == 1
 
 
 @pytest.fixture

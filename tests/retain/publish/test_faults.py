@@ -15,7 +15,7 @@ from retain import digest
 from retain.errors import EnvironmentFault, IntegrityError
 from retain.publish import registry, signing
 from retain.publish.config import PublishConfig
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 from retain.publish.work import publish
 
 Judged = Callable[..., Path]
@@ -42,7 +42,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(small_disk: Path, model: Path, j
         publish(PublishConfig(name="orders", store=str(small_disk)), model, judged(model))
     assert "No space left" in str(caught.value)
     assert not list(small_disk.iterdir())
-    assert Registry("orders").all() == []
+    assert open_registry("orders").all() == []
     assert publish(PublishConfig(name="orders", store=str(tmp_path / "shelf")), model, judged(model)).version == 1
     with pytest.raises(EnvironmentFault):
         registry.pull("orders", "1", small_disk / "pulled")
@@ -54,7 +54,7 @@ def test_a_store_that_is_no_folder(model: Path, judged: Judged, tmp_path: Path) 
     shelf.write_text("a file where the folder should be")
     with pytest.raises(EnvironmentFault, match="cannot be written"):
         publish(PublishConfig(name="orders", store=str(shelf)), model, judged(model))
-    assert Registry("orders").all() == []
+    assert open_registry("orders").all() == []
 
 
 @pytest.mark.parametrize("years", [-10, 10])
@@ -96,7 +96,7 @@ def test_a_clock_that_is_wrong_for_s3_is_named(
     with pytest.raises(EnvironmentFault, match="clock") as caught:
         publish(PublishConfig(name="orders", store="s3://models/late"), model, judged(model))
     assert "very-secret" not in str(caught.value)
-    assert Registry("orders").all() == []
+    assert open_registry("orders").all() == []
 
 
 def test_nothing_a_run_leaves_behind_holds_a_credential(

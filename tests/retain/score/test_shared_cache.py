@@ -9,8 +9,6 @@ from retain import s3
 from retain.errors import ConfigError
 from retain.score.shards import Shards
 
-from ..publish.conftest import s3_server  # noqa: F401 (a fixture)
-
 KEY, META = {"model": "sha256:1", "task": "reading"}, {"metric": "acc"}
 STORE = "s3://models/cache"
 ROW = {
@@ -20,10 +18,8 @@ ROW = {
 
 
 @pytest.fixture
-def store(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
-    values = {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "very-secret", "RETAIN_CACHE_URI": STORE}  # fmt: skip
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
+def store(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("RETAIN_CACHE_URI", STORE)
     return STORE
 
 
