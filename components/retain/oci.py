@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from retain.s3 import inside
 
 MEDIA = "application/vnd.retain.model.file.v1"
 TITLE = "org.opencontainers.image.title"
+CHUNK_BYTES = 16 << 20
+ATTEMPTS = 5
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -36,7 +39,22 @@ def _registry(name: str) -> Any:
     made = Registry(hostname=host, insecure=host.partition(":")[0] in {"localhost", "127.0.0.1"}, auth_backend="basic" if os.environ.get("RETAIN_OCI_USER") else "token")  # fmt: skip
     if user := os.environ.get("RETAIN_OCI_USER"):
         made.auth.set_basic_auth(user, os.environ.get("RETAIN_OCI_PASSWORD", ""))
+    made.do_request = _patient(partial(Registry.do_request.__wrapped__, made))
     return made
+
+
+def _patient(send: Callable[..., Any]) -> Callable[..., Any]:
+    """``send`` tried again after resets and 5xx for some seconds; oras (0.2) would try for two minutes."""
+    from requests.exceptions import ConnectionError as Cut
+    from requests.exceptions import Timeout
+    from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_random_exponential
+
+    def last(state: Any) -> Any:
+        return state.outcome.result()
+
+    failed = retry_if_exception_type((Cut, Timeout)) | retry_if_result(lambda answer: answer.status_code >= 500)
+    retrying = Retrying(retry=failed, stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(0.2, 4), retry_error_callback=last)  # fmt: skip
+    return lambda *arguments, **named: retrying(send, *arguments, **named)
 
 
 @contextmanager
@@ -70,13 +88,21 @@ def push(root: str, folder: Path, files: Mapping[str, str], extras: Mapping[str,
         layers = {path: _layer(path, source, files.get(path, "")) for path, source in sources.items()}
         for path, layer in layers.items():
             if not registry.blob_exists(layer, container):
-                _ok(registry.upload_blob(str(sources[path]), container, layer), path)
+                _ok(_upload(registry, sources[path], container, layer), path)
         config = layers.pop(".config")
         config = {**{k: config[k] for k in ("digest", "size")}, "mediaType": "application/vnd.oci.empty.v1+json"}
         manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": "application/vnd.retain.model.v1", "config": config, "layers": list(layers.values())}  # fmt: skip
         answer = registry.upload_manifest(manifest, container)
         _ok(answer, "manifest")
     return f"oci://{name}@{digest.of_bytes(answer.request.body if isinstance(answer.request.body, bytes) else answer.request.body.encode())}"
+
+
+def _upload(registry: Any, source: Path, container: Any, layer: dict[str, Any]) -> Any:
+    """A large file goes in pieces (memory: one); to a registry that takes none, as a whole (memory: the file)."""
+    if layer["size"] > CHUNK_BYTES:
+        with suppress(ValueError):
+            return registry.chunked_upload(str(source), container, layer, chunk_size=CHUNK_BYTES)
+    return registry.put_upload(str(source), container, layer)
 
 
 def _layer(path: str, source: Path, sha: str) -> dict[str, Any]:

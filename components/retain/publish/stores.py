@@ -90,9 +90,8 @@ class S3Store:
 
         place = f"{self.root}/{place_name(files)}"
         s3.upload(place, model, files)
-        compare(files, {name: s3.sha256(f"{place}/{name}") for name in files}, place)
-        for name, data in extras.items():
-            s3.write(f"{place}/{name}", data)
+        compare(files, s3.sha256(place, files), place)
+        s3.write_all(place, extras)
         return place
 
 

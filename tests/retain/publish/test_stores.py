@@ -17,7 +17,7 @@ from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.publish.config import PublishConfig
 from retain.publish.registry import pull
 from retain.publish.stores import open_store
-from retain.publish.versions import Registry
+from retain.publish.versions import open_registry
 from retain.publish.work import publish
 
 Judged = Callable[..., Path]
@@ -62,6 +62,39 @@ def test_a_file_of_many_parts(s3: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert (back / "README.md").read_bytes() == b"x"
 
 
+def test_a_large_file_goes_to_an_oci_registry_in_pieces(
+    oci_registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from requests import Session
+
+    from retain import oci
+
+    sent, real = [], Session.request
+
+    def watched(self: Session, method: str, url: str, **more: object) -> object:
+        sent.append((method, len(more.get("data") or b"")))  # type: ignore[arg-type]
+        return real(self, method, url, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(oci, "CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr(Session, "request", watched)
+    (tmp_path / "model.safetensors").write_bytes(os.urandom((3 << 20) + 7))
+    files = {"model.safetensors": digest.of_file(tmp_path / "model.safetensors").removeprefix("sha256:")}
+    source = open_store(f"oci://{oci_registry}/team/large").put(tmp_path, files, {})
+    assert [size for method, size in sent if method == "PATCH"] == [1 << 20] * 3 + [7]
+    assert max(size for _, size in sent) == 1 << 20
+    back = uris.fetch(source, tmp_path / "cache")
+    assert digest.of_file(back / "model.safetensors").removeprefix("sha256:") == files["model.safetensors"]
+
+
+def test_an_oci_registry_that_is_away_is_said_soon(
+    model: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retain.oci.ATTEMPTS", 2)
+    with pytest.raises(EnvironmentFault, match="OCI registry did not answer"):
+        publish(PublishConfig(name="orders", store="oci://127.0.0.1:9/team/orders"), model, judged(model))
+    assert open_registry("orders").all() == []
+
+
 def test_an_object_is_written_once(s3: str, tmp_path: Path) -> None:
     from retain import s3 as house
 
@@ -80,7 +113,7 @@ def test_other_bytes_in_the_bucket_are_found(s3: str, model: Path, judged: Judge
     house.write(f"{done.source}/model.safetensors", b"rotten")
     with pytest.raises(IntegrityError, match="other bytes"):
         publish(PublishConfig(name="again", store="s3://models/rot"), model, judged(model))
-    assert Registry("again").all() == []
+    assert open_registry("again").all() == []
     with pytest.raises(IntegrityError, match="other files than were registered"):
         pull("orders", "1", model.parent / "pulled")
 
@@ -92,7 +125,7 @@ def test_wrong_keys_no_bucket_and_a_store_that_is_away(
         with pytest.raises(kind, match=told) as caught:
             publish(PublishConfig(name="orders", store=store), model, judged(model))
         assert "very-secret" not in str(caught.value)
-        assert Registry("orders").all() == []
+        assert open_registry("orders").all() == []
 
     refused("s3://no-such-bucket-here/x", ConfigError, "no such bucket")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
@@ -108,6 +141,8 @@ def shaky(s3_server: str) -> Iterator[tuple[str, list[str]]]:
     upstream, seen = urllib.parse.urlparse(s3_server), []
 
     class Proxy(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which answers "Expect: 100-continue"; a client waits a second for it
+
         def _pass(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if self.command == "PUT":
@@ -149,8 +184,11 @@ def shaky(s3_server: str) -> Iterator[tuple[str, list[str]]]:
 def test_errors_and_resets_in_the_middle_of_an_upload_are_survived(
     s3: str, shaky: tuple[str, list[str]], model: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from botocore.retries.standard import ExponentialBackoff
+
     address, seen = shaky
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)  # else up to 20 s a try
     done = publish(PublishConfig(name="orders", store="s3://models/shaky"), model, judged(model))
     assert len(seen) >= 6
     assert done.created
