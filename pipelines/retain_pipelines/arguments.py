@@ -7,7 +7,7 @@ import yaml
 
 from retain.config import nearest
 from retain.errors import ConfigError
-from retain.resolve.form import HEADLINES, SETTINGS, to_form
+from retain.resolve.form import HEADLINES, SETTINGS, to_form, without_compression
 from retain.resolve.recipe import Recipe
 from retain_pipelines import compiling
 
@@ -29,7 +29,8 @@ def complete(pipeline: str, recipe: Recipe, given: list[str] | None = None, cand
         from retain_pipelines.regression_gate import arguments
 
         return {**arguments(recipe, candidate), **extra}
-    form = {name: value for name, value in to_form(recipe).items() if name in inputs}
+    whole = to_form(recipe) if "compress_method" in inputs else without_compression(recipe, pipeline)
+    form = {name: value for name, value in whole.items() if name in inputs}
     return {**{name: entry.default for name, entry in inputs.items()}, **form, **extra}
 
 

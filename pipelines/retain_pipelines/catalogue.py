@@ -26,9 +26,13 @@ SETTINGS_HEAD = """# The pipelines
 
 `finetune-without-forgetting` runs when a training is wanted: `retain run RECIPE` on a laptop, `retain compile` for a cluster.
 `resolve → validate → rehearse → template → mix → train → merge → score (base and candidate) → judge → gate → publish`; with
-`gate.on_fail: repair` a closed gate may lead to `repair → score-repaired → judge-repaired → gate-repaired → publish`. Else it is one of the
+`gate.on_fail: repair` a closed gate may lead to `repair → score-repaired → judge-repaired → gate-repaired → publish`. With
+`compress_method` other than `none` a pass leads to `compress → score-compressed → judge-compressed → gate-compressed → publish`: the
+smaller model is a candidate of its own, the next attempt at the gate, and the one that is published; the first verdict tells what the
+training cost, the second what training and compression cost together. Else it is one of the
 ends `stop-regressed`, `stop-inconclusive`, `stop-integrity`, `await-approval`. `resolve`, `gate` and the ends never come from a
-cache; everything else is cached by the content of its inputs.
+cache; everything else is cached by the content of its inputs. Several forms of one model, or a form of a model that is published
+already: `retain compress`, `retain score --baseline`, `retain gate`, `retain publish`, each form with its own verdict.
 
 The run form has the headline parameters below and one flat settings dict per stage. A dict takes any setting of its stage by
 its dotted path (`train_settings: {"lora.r": 8}`); what is not given has its default; a key that does not exist is refused in
@@ -43,6 +47,12 @@ alpha of the one before (`gate.attempts` of them; counted as runs of the MLflow 
 waivers lie too). `gate.approval: required` ends a passing run in `await-approval`, and `retain approve RUN --by NAME` publishes
 it. `retain waive BENCHMARK …` lets one benchmark's drop pass for one model until a day, signed with a key that
 `gate.waiver_keys` names; gate again afterwards: only the gate is repeated, and it is the same attempt.
+
+Versions are kept by MLflow's registry, or by Kubeflow's Model Registry where `RETAIN_MODEL_REGISTRY` holds its address (profile:
+`environment`, chart: `runs.env`; the token is the pod's own): the same verbs, the version after the files, the alias last. It knows
+no aliases, so they are custom properties of the registered model; each version has one artifact, so that KServe finds its files at
+`model-registry://NAME/VERSION`. Runs, attempts and waivers stay in MLflow. Tried with its own client against a stand-in that holds every
+request to the published API models; no real server of it could be had.
 
 On a cluster: the [chart](../charts/retain/README.md) installs what the pipelines need and is the runbook of who runs them; the
 [images](../images/README.md) are what the steps run in, also on a laptop (`retain run RECIPE --runner docker`).

@@ -6,6 +6,8 @@ from typing import Any
 
 from kfp import dsl
 
+from retain.compress.component import compress
+from retain.compress.config import NONE
 from retain.merge.component import merge
 from retain.mix.component import mix
 from retain.publish.component import publish
@@ -68,17 +70,48 @@ def made(start: Any, base: Any) -> Made:
     return Made(done.rows, done.tokens, done.mixed, done.tuned, merged)
 
 
-def end(start: Any, decision: Any, model: Any) -> None:
-    """Publish the model where the gate let it pass, else the stop that belongs to the verdict."""
+@dataclass(frozen=True)
+class Smaller:
+    """The form in which a model that passed is gated again and published, where a run asks for one.
+
+    ``method``: the pipeline's parameter; ``decide(scoring, role=…)``: the gate on the scores of that form.
+    """
+
+    method: Any
+    dataset: Any
+    decide: Callable[..., Any]
+
+    def end(self, start: Any, model: Any) -> None:
+        """Compress the model, and end the run as that candidate deserves."""
+        form = compress(config=start.outputs["compress"], model=model).outputs["compressed"]
+        scored = score(
+            config=start.outputs["score"], base=start.outputs["base"], dataset=self.dataset, model=form, role="compressed",
+        ).set_display_name("score-compressed")  # fmt: skip
+        end(start, self.decide(scored, role="compressed").set_display_name("gate-compressed"), form)
+
+
+def end(start: Any, decision: Any, model: Any, smaller: Smaller | None = None) -> None:
+    """Publish the model where the gate let it pass, or gate the smaller form first; else the stop that belongs to the verdict."""
     with dsl.If(decision.outputs["Output"] == "publish", name="passed"):
-        publish(
-            config=start.outputs["publish"], model=model, verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"],
-        ).set_caching_options(False).set_display_name("publish")  # fmt: skip
+        if smaller is None:
+            _publish(start, decision, model)
+        else:
+            with dsl.If(smaller.method == NONE, name="as-it-is"):
+                _publish(start, decision, model)
+            with dsl.If(smaller.method != NONE, name="smaller"):
+                smaller.end(start, model)
     stops(decision.outputs["Output"], decision, STOPS)
+
+
+def _publish(start: Any, decision: Any, model: Any) -> None:
+    publish(
+        config=start.outputs["publish"], model=model, verdict=decision.outputs["verdict"], recipe=start.outputs["recipe"],
+    ).set_caching_options(False).set_display_name("publish")  # fmt: skip
 
 
 def mend(
     start: Any, base: Any, done: Made, decision: Any, *, before: Any, after: Any, decide: Callable[..., Any], recipe: Any,
+    smaller: Smaller | None = None,
 ) -> None:  # fmt: skip
     """The branch of a gate that asked for a repair: a weaker model, scored and gated once more, or the stop.
 
@@ -96,8 +129,8 @@ def mend(
                 config=start.outputs["score"], base=start.outputs["base"], dataset=done.rows.outputs["dataset"], model=weaker.outputs["model"],
                 role="repaired",
             ).set_display_name("score-repaired")  # fmt: skip
-            second = decide(again, first=decision.outputs["verdict"], sweep=weaker.outputs["sweep"])
-            end(start, second.set_display_name("gate-repaired"), weaker.outputs["model"])
+            second = decide(again, role="repaired", first=decision.outputs["verdict"], sweep=weaker.outputs["sweep"])
+            end(start, second.set_display_name("gate-repaired"), weaker.outputs["model"], smaller)
         stops(weaker.outputs["Output"], decision, MENDABLE)
 
 

@@ -27,7 +27,8 @@ TERMINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 RAN = {"SUCCEEDED", "FAILED"}
 POLL_SECONDS = 10.0
 FOLLOW_PATIENCE_SECONDS = 900.0  # how long a server may be away while a run is followed
-VERDICT = re.compile(r"(^|/)gate(-\d+)?/(.*/)?verdict/verdict\.json$")  # a run that was repaired has two gates
+# A repaired or compressed model has a gate of its own.
+VERDICT = re.compile(r"(^|/)gate(-\d+)?/(.*/)?verdict/verdict\.json$")
 GREEN = {name for name, code in FINALS.items() if code in (ExitCode.OK, ExitCode.AWAITING_APPROVAL)}
 
 

@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = short_form(load("quickstart"))
 @closed
 def finetune(
     base_model: str = DEFAULTS["base_model"],
+    compress_method: str = DEFAULTS["compress_method"],
     data_id: str = DEFAULTS["data_id"],
     data_replay_share: float = DEFAULTS["data_replay_share"],
     data_settings: dict = DEFAULTS["data_settings"],
@@ -44,6 +45,7 @@ def finetune(
 
     Args:
         base_model: URI of the base model (Hugging Face layout or GGUF).
+        compress_method: none, or the form (magnitude, 2:4, int8, nf4, gguf) in which a model that passed is gated again and published.
         data_id: URI of the training rows.
         data_replay_share: share of general rows among the trained tokens.
         data_settings: further datasets, checks, template and replay settings (dotted keys).
@@ -52,7 +54,7 @@ def finetune(
         gate_settings: tiers, margins and looks of the gate.
         publish: register the model when the gate passes.
         publish_name: name of the registered model.
-        run_settings: revision of the base, merge strength, repair, registry and tracking.
+        run_settings: revision of the base, merge strength, repair, compression, registry and tracking.
         score_benchmarks: lm-eval task names, separated by commas.
         score_settings: shots, limits, target metric and precision of the scorer.
         train_epochs: passes over the mixture.
@@ -61,7 +63,7 @@ def finetune(
         train_settings: adapter shape, schedule, batch and stopping.
     """
     start = resolve(
-        base_model=base_model, data_id=data_id, data_replay_share=data_replay_share, data_settings=data_settings,
+        base_model=base_model, compress_method=compress_method, data_id=data_id, data_replay_share=data_replay_share, data_settings=data_settings,
         gate_max_drop=gate_max_drop, gate_min_gain=gate_min_gain, gate_settings=gate_settings, publish=publish,
         publish_name=publish_name, run_settings=run_settings, score_benchmarks=score_benchmarks, score_settings=score_settings,
         train_epochs=train_epochs, train_learning_rate=train_learning_rate, train_method=train_method, train_settings=train_settings,
@@ -74,15 +76,16 @@ def finetune(
         config=start.outputs["score"], base=base, dataset=dataset, model=model, policy=start.outputs["gate"], baseline=before.outputs["scores"],
     ).set_display_name("score-candidate")  # fmt: skip
 
-    def decide(scored: Any, **named: Any) -> Any:
+    def decide(scored: Any, role: str = "", **named: Any) -> Any:
         judged = judge(
             config=start.outputs["score"], base_scores=before.outputs["scores"], candidate_scores=scored.outputs["scores"], dataset=dataset,
-        ).set_display_name("judge-repaired" if "first" in named else "judge")  # fmt: skip
+        ).set_display_name("-".join(filter(None, ("judge", role))))  # fmt: skip
         return gate(
             config=start.outputs["gate"], base_scores=judged.outputs["base_judged"], candidate_scores=judged.outputs["candidate_judged"],
-            recipe=recipe, **done.shown(), **named,
+            recipe=recipe, role=role, **done.shown(), **named,
         ).set_caching_options(False)  # fmt: skip
 
     decision = decide(after, repairs=True)
-    chain.end(start, decision, model)
-    chain.mend(start, base, done, decision, before=before, after=after, decide=decide, recipe=recipe)
+    smaller = chain.Smaller(compress_method, dataset, decide)
+    chain.end(start, decision, model, smaller)
+    chain.mend(start, base, done, decision, before=before, after=after, decide=decide, recipe=recipe, smaller=smaller)

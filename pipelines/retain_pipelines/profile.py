@@ -30,6 +30,7 @@ STEPS = (
     "train",
     "merge",
     "combine",
+    "compress",
     "score",
     "judge",
     "route",
@@ -40,7 +41,7 @@ STEPS = (
     "close",
 )
 # Steps on the gpu image (torch); all others run on the cpu image, where a GPU would stand idle.
-WITH_TORCH = ("rehearse", "train", "merge", "combine", "score", "repair", "route")
+WITH_TORCH = ("rehearse", "train", "merge", "combine", "compress", "score", "repair", "route")
 # KFP starts a failed pod again whatever its exit code was. Only where a lost node is the likely fault is that right:
 # the other steps' failures are answers (settings refused, rows refused, a closed gate), and those are not asked twice.
 RETRIED = (*WITH_TORCH, "publish")

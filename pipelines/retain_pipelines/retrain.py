@@ -46,6 +46,7 @@ def retrain(
     base_champion: str = DEFAULTS["base_champion"],
     base_model: str = DEFAULTS["base_model"],
     base_start: str = DEFAULTS["base_start"],
+    compress_method: str = DEFAULTS["compress_method"],
     data_id: str = DEFAULTS["data_id"],
     data_replay_share: float = DEFAULTS["data_replay_share"],
     data_settings: dict = DEFAULTS["data_settings"],
@@ -70,6 +71,7 @@ def retrain(
         base_champion: alias of the registered model in service; the first time there is none.
         base_model: URI of the original base.
         base_start: what the training starts from, base or champion.
+        compress_method: none, or the form (magnitude, 2:4, int8, nf4, gguf) in which a model that passed is gated again and published.
         data_id: URI of the training rows; {day} in it (also in data_settings) stands for every day of the window.
         data_replay_share: share of general rows among the trained tokens.
         data_settings: further datasets, checks, template and replay settings (dotted keys).
@@ -94,7 +96,7 @@ def retrain(
         score_settings=score_settings,
     ).set_caching_options(False)  # fmt: skip
     start = resolve(
-        base_model=base_model, data_id=window.outputs["data_id"], data_replay_share=data_replay_share, data_settings=window.outputs["data_settings"],
+        base_model=base_model, compress_method=compress_method, data_id=window.outputs["data_id"], data_replay_share=data_replay_share, data_settings=window.outputs["data_settings"],
         gate_max_drop=gate_max_drop, gate_min_gain=gate_min_gain, gate_settings=gate_settings, publish=publish,
         publish_name=publish_name, run_settings=run_settings, score_benchmarks=score_benchmarks, score_settings=score_settings,
         train_epochs=train_epochs, train_learning_rate=train_learning_rate, train_method=train_method, train_settings=train_settings,
@@ -108,12 +110,15 @@ def retrain(
         champion=served.outputs["scores"],
     ).set_display_name("score-candidate")  # fmt: skip
 
-    def decide(scored: Any, **named: Any) -> Any:
+    def decide(scored: Any, role: str = "", **named: Any) -> Any:
         return gate(
             config=start.outputs["gate"], base_scores=before.outputs["scores"], champion_scores=served.outputs["scores"],
-            candidate_scores=scored.outputs["scores"], recipe=recipe, **done.shown(), **named,
+            candidate_scores=scored.outputs["scores"], recipe=recipe, role=role, **done.shown(), **named,
         ).set_caching_options(False)  # fmt: skip
 
     decision = decide(after, repairs=True)
-    chain.end(start, decision, done.merged.outputs["model"])
-    chain.mend(start, window.outputs["start"], done, decision, before=before, after=after, decide=decide, recipe=recipe)
+    smaller = chain.Smaller(compress_method, done.rows.outputs["dataset"], decide)
+    chain.end(start, decision, done.merged.outputs["model"], smaller)
+    chain.mend(
+        start, window.outputs["start"], done, decision, before=before, after=after, decide=decide, recipe=recipe, smaller=smaller,
+    )  # fmt: skip

@@ -20,7 +20,7 @@ LABEL = "run.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: exit code, verdict (empty where it ended before the gate; of the repaired model where there is one),
+    """A finished run: exit code, verdict (empty where it ended before the gate; of the last model that was gated),
     where things lie; repair: what was tried after a closed gate (repair.json), or empty."""
 
     exit_code: int
@@ -86,13 +86,13 @@ def _folder(recipe: Recipe, name: str, runs: Path, resume: bool) -> tuple[Path, 
 
 
 def _outcome(code: int, message: str, folder: Path, cached: list[str]) -> Outcome:
-    verdict_file = _last(folder, "gate-2/verdict/verdict.json", "gate/verdict/verdict.json")
+    verdict_file = _last(folder, "gate*/verdict/verdict.json")
     verdict = read_json(verdict_file, schema="retain.verdict/1") if verdict_file else {}
     mended = _last(folder, "repair/sweep/repair.json")
-    report = _last(folder, "gate-2/report", "repair/report", "gate/report")
+    report = _last(folder, "gate*/report", "repair/report")
     if report:
         (folder / "report.html").write_bytes(report.read_bytes())
-    published = _last(folder, "publish-2/published", "publish/published")
+    published = _last(folder, "publish*/published")
     return Outcome(
         code or int(verdict.get("exit_code", 0)), message, folder, verdict, folder / "report.html" if report else None,
         json.loads(published.read_text(encoding="utf-8")) if published else {}, cached,
@@ -101,8 +101,8 @@ def _outcome(code: int, message: str, folder: Path, cached: list[str]) -> Outcom
 
 
 def _last(folder: Path, *patterns: str) -> Path | None:
-    """The first of ``patterns`` that the last start of the run left; what came from its cache lies in an earlier one."""
+    """The newest file that the last start of the run left; what came from its cache lies in an earlier one."""
     for start in sorted(folder.glob("artifacts/*"), reverse=True):
-        if found := [start / pattern for pattern in patterns if (start / pattern).is_file()]:
-            return found[0]
+        if found := [path for pattern in patterns for path in start.glob(pattern) if path.is_file()]:
+            return max(found, key=lambda path: path.stat().st_mtime_ns)
     return None

@@ -120,6 +120,37 @@ def test_a_pass_may_wait_for_a_person(world: Path, careful: dict[str, Any]) -> N
     assert (published["name"], published["version"]) == ("small-world-approved", 1)
 
 
+@pytest.mark.timeout(600)
+def test_a_smaller_form_is_gated_again_and_is_what_ships(world: Path, careful: dict[str, Any]) -> None:
+    settings = ["--set", "compress.method=int8", "--set", "publish.name=small-world-smaller"]
+    done = retain(world, "run", "careful.yaml", *settings, "--json")
+    found = outcome(done)
+    verdict, run = found["verdict"], Path(found["folder"])
+    assert (done.returncode, verdict["verdict"], verdict["attempt"]) == (0, "pass", 2), done.stderr[-3000:]
+    assert "── merge  (unchanged: kept from an earlier run)" in done.stderr
+    small = next(run.glob("artifacts/*/compress/compressed"))
+    assert digest.of_model(small) == verdict["candidate_digest"] == found["published"]["digest"]
+    assert verdict["candidate_digest"] != careful["verdict"]["candidate_digest"]
+    tree = retain(world, "lineage", "small-world-smaller").stdout
+    assert re.search(rf"^model \w+ \(compressed int8\)\n├─ model {careful['published']['digest'][7:19]}", tree), tree
+
+
+def test_a_form_made_with_the_verbs_needs_a_verdict_of_its_own(world: Path, careful: dict[str, Any]) -> None:
+    """compress, score, gate, publish, as pipelines/README.md has them; this form has forgotten too much."""
+    run = Path(careful["folder"])
+    model, dataset, passed = (str(next(run.glob(f"artifacts/*/{place}"))) for place in ("merge/model", "validate/dataset", "gate/verdict"))  # fmt: skip
+    made = retain(world, "compress", "--model", model, "--method", "magnitude", "--set", "sparsity=0.9", "--out", "sparse")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "it is another model: score it and gate it" in made.stdout
+    how = ["--baseline", "base", "--recipe", "careful.yaml", "--dataset", dataset, "--out", "sparse-scores"]
+    assert retain(world, "score", "--model", "sparse", *how).returncode == 0
+    scores = ["--base", "sparse-scores/base", "--candidate", "sparse-scores/candidate", "--recipe", "careful.yaml"]
+    assert retain(world, "gate", *scores, "--out", "sparse-verdict").returncode == 3
+    for verdict, told in (("sparse-verdict", "the gate did not pass"), (passed, "for another model")):
+        refused = retain(world, "publish", "careful.yaml", "--model", "sparse", "--verdict", verdict, "--out", "sparse-out")  # fmt: skip
+        assert (refused.returncode, told in refused.stderr) == (6, True), refused.stderr
+
+
 @pytest.mark.timeout(900)
 def test_a_second_generation_is_judged_against_the_champion_and_the_base(world: Path, careful: dict[str, Any]) -> None:
     assert retain(world, "promote", "small-world-careful", "--version", "1").returncode == 0

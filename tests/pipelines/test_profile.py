@@ -212,7 +212,7 @@ def test_a_list_of_choices_in_the_form_is_opt_in_and_parses(tmp_path: Path, quic
     parameters = found["root"]["inputDefinitions"]["parameters"]
     assert "lora" in parameters["train_method"]["literals"]
     assert parameters["train_method"]["defaultValue"] in parameters["train_method"]["literals"]
-    assert [name for name, entry in parameters.items() if "literals" in entry] == ["train_method"]
+    assert [name for name, entry in parameters.items() if "literals" in entry] == ["compress_method", "train_method"]
     parsed_spec = json_format.ParseDict(found, pipeline_spec_pb2.PipelineSpec())
     assert len(parsed_spec.root.input_definitions.parameters["train_method"].literals) > 5
     assert "literals" not in str(built(SMALL, tmp_path, quickstart, finetune).spec)

@@ -7,14 +7,15 @@ from pydantic import Field
 from retain.config import StepConfig
 
 Method = Literal["magnitude", "2:4", "int8", "nf4", "gguf"]
+NONE: Literal["none"] = "none"
 
 
 class CompressConfig(StepConfig):
     """One form of a model that is smaller, or that some processors run faster."""
 
-    method: Method = Field(
-        "int8",
-        description="magnitude: the smallest weights of each tensor become 0; 2:4: two of every four inputs become 0, the form GPUs have units for; "
+    method: Literal["none", Method] = Field(
+        NONE,
+        description="none: the tuned model is published as it is; magnitude: the smallest weights of each tensor become 0; 2:4: two of every four inputs become 0, the form GPUs have units for; "
         "int8, nf4: packed by bitsandbytes; gguf: one file for llama.cpp and its kin",
     )
     sparsity: float = Field(

@@ -6,11 +6,11 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from retain import digest, models
 from retain.artifacts import check_writable, read_json, write_json
-from retain.compress.config import CompressConfig
+from retain.compress.config import NONE, CompressConfig, Method
 from retain.compress.prune import Zeros
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.merge.tensors import Folder
@@ -45,6 +45,8 @@ def compress(config: CompressConfig, model_dir: Path, out: Path) -> CompressResu
     from retain.compress.proof import drift
 
     start = time.monotonic()
+    if config.method == NONE:
+        raise ConfigError("nothing is to be compressed", got=f"compress.method: {NONE}", expected=", ".join(get_args(Method)))  # fmt: skip
     _check(model_dir, out)
     origin = digest.of_model(model_dir)
     _clear(out)

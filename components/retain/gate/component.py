@@ -25,6 +25,7 @@ def gate(
     repairs: bool = False,
     data: str = "",
     champion_scores: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045
+    role: str = "",
 ) -> str:
     """Decide on paired per-item differences whether the candidate may be published.
 
@@ -45,6 +46,7 @@ def gate(
         data: digest of what was learned, where there is no recipe; attempts are counted by it.
         repairs: the pipeline has a repair to follow a closed gate.
         champion_scores: the same items of the model in service, in a retraining.
+        role: repaired or compressed, where the candidate was made of one that was gated before; empty: any other.
 
     Returns:
         what follows: repair, or the final task: publish, stop-regressed, stop-inconclusive, stop-integrity or await-approval.
@@ -68,4 +70,5 @@ def gate(
         repairs=repairs,
         repair=path_of(sweep),
         champion_scores=path_of(champion_scores),
+        role=role,
     )

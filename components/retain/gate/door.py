@@ -27,16 +27,16 @@ REPAIR = "repair"
 
 def run(
     config: Mapping[str, Any], base_scores: str, candidate_scores: str, verdict: str, report: str, data: str = "", waivers: str = "",
-    champion_scores: str = "", first: str = "", repairs: bool = False, **folders: str,
+    champion_scores: str = "", first: str = "", repairs: bool = False, role: str = "", **folders: str,
 ) -> str:  # fmt: skip
     """Decide, write verdict/ and the report, and name what follows: publish, repair, or one of the stops.
 
     ``data``: digest of the target data; empty: that of the resolved recipe, where there is one. ``waivers``: a file of
     further waivers. ``champion_scores``: of the model in service, in a retraining. ``first``: the verdict that closed the
     gate before the candidate was repaired; empty: it was not. ``repairs``: a repair may follow; else a gate that asks for
-    one ends the run. ``folders``: what else the report shows, by the names of :class:`retain.report.work.RunFolders`.
+    one ends the run. ``role``: repaired or compressed, where the candidate was made of one that was gated before. ``folders``: what else the report shows, by the names of :class:`retain.report.work.RunFolders`.
     """
-    name = "gate-repaired" if first else "gate"
+    name = "-".join(filter(None, ("gate", role or ("repaired" if first else ""))))
     with running(name), stage(name) as tracked:
         policy = parse(GatePolicy, config, where="gate")
         try:
@@ -44,7 +44,7 @@ def run(
             lifted = given(_scored(candidate_scores), policy.waiver_keys, Path(waivers) if waivers else None)
             result = gate(
                 policy, Path(base_scores), Path(candidate_scores), Path(verdict), champion_scores=_champion(champion_scores, base_scores),
-                attempt=COUNTED, data=data, waivers=lifted, repaired=bool(first),
+                attempt=COUNTED, data=data, waivers=lifted, repaired=bool(first or role),
             )  # fmt: skip
             if champion_scores:
                 _keep_ledger(result, folders.get("recipe", ""), Path(verdict))

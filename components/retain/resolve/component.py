@@ -26,11 +26,12 @@ def resolve(
     train_method: str,
     train_settings: dict,
     recipe: dsl.Output[dsl.Artifact],
+    compress_method: str = "none",
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Resolved",
     [
         ("base", dict), ("sources", list), ("checks", dict), ("template", dict), ("rehearse", dict), ("mix", dict),
-        ("train", dict), ("merge", dict), ("score", dict), ("gate", dict), ("repair", dict), ("publish", dict),
+        ("train", dict), ("merge", dict), ("score", dict), ("gate", dict), ("repair", dict), ("compress", dict), ("publish", dict),
     ],
 ):  # fmt: skip
     """Pin everything a run depends on: settings are checked, URIs become digests; later steps take only these.
@@ -45,7 +46,7 @@ def resolve(
         gate_settings: tiers, margins, looks.
         publish: register the model when the gate passes.
         publish_name: registered model's name.
-        run_settings: revision, merge, repair, registry, tracking.
+        run_settings: revision, merge, repair, compression, registry, tracking.
         score_benchmarks: lm-eval task names, comma-separated.
         score_settings: shots, limits, target metric, precision.
         train_epochs: passes over the mixture.
@@ -53,6 +54,7 @@ def resolve(
         train_method: lora, full, …
         train_settings: adapter shape, schedule, batch, stopping.
         recipe: the resolved recipe as JSON.
+        compress_method: form in which a model that passed is gated again and published.
     """
     form = {name: value for name, value in locals().items() if name != "recipe"}
     from retain.resolve.door import run

@@ -47,13 +47,14 @@ def _check_room(resolved: Resolved, run: Path) -> None:
 
 
 def outputs(resolved: Resolved) -> tuple[Any, ...]:
-    """base, sources, checks, template, rehearse, mix, train, merge, score, gate, repair, publish: JSON without a null."""
+    """base, sources, checks, template, rehearse, mix, train, merge, score, gate, repair, compress, publish: JSON without a null."""
     recipe = resolved.recipe.as_parameter()
     data = recipe["data"]
     rehearse = {**data["rehearse"], "wanted": data["replay"]["source"] == "generated"}
     score = score_settings(resolved.recipe).as_parameter()
-    stages = (recipe["train"], recipe["merge"], score, recipe["gate"], recipe["repair"], recipe["publish"])
-    return (resolved.base, resolved.sources, data["checks"], data["template"], rehearse, data["replay"], *stages)
+    inputs = (resolved.base, resolved.sources, data["checks"], data["template"], rehearse, data["replay"])
+    ends = (recipe[name] for name in ("gate", "repair", "compress", "publish"))
+    return (*inputs, recipe["train"], recipe["merge"], score, *ends)
 
 
 def score_settings(recipe: Recipe) -> ScoreConfig:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from retain.compress.config import NONE
 from retain.config import nearest, parse
 from retain.errors import ConfigError
 from retain.resolve import settings
@@ -16,6 +17,7 @@ from retain.validate.config import DatasetSpec
 # Headline parameter → path in the recipe. What has a headline is not in the settings dict of its stage.
 HEADLINES = {
     "base_model": "model.base_model",
+    "compress_method": "compress.method",
     "data_id": "data.datasets.0.path",
     "data_replay_share": "data.replay.share",
     "gate_max_drop": "gate.macro_margin_points",
@@ -46,7 +48,7 @@ SHOWN = {
         "lora.target_modules", "lr_scheduler_type", "max_grad_norm", "max_steps", "packing", "seed", "warmup_ratio", "weight_decay",
     ),
 }  # fmt: skip
-RUN_STAGES = ("model", "merge", "repair", "publish", "tracking")
+RUN_STAGES = ("model", "merge", "repair", "compress", "publish", "tracking")
 
 
 def to_form(recipe: Recipe) -> dict[str, Any]:
@@ -64,6 +66,14 @@ def to_form(recipe: Recipe) -> dict[str, Any]:
             k: v for k, v in flat.items() if (k.split(".")[0] in RUN_STAGES if not stage else k.startswith(f"{stage}."))
         }
         form[name] = {k.removeprefix(f"{stage}."): v for k, v in mine.items()} if stage else mine
+    return form
+
+
+def without_compression(recipe: Recipe, pipeline: str) -> dict[str, Any]:
+    """The form of a pipeline that publishes its model as it is. ConfigError where the recipe asks for another form."""
+    form = to_form(recipe)
+    if (method := form.pop("compress_method")) != NONE:
+        raise ConfigError(f"{pipeline} publishes its model as it is", got=f"compress.method: {method}", fix="--set compress.method=none; then retain compress, score, gate and publish")  # fmt: skip
     return form
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from retain import digest
+from retain.compress.config import CompressConfig
 from retain.config import StepConfig, parse
 from retain.errors import ConfigError
 from retain.gate.config import GatePolicy
@@ -70,6 +71,7 @@ class Recipe(StepConfig):
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     gate: GatePolicy = Field(default_factory=GatePolicy)
     repair: RepairConfig = Field(default_factory=RepairConfig)
+    compress: CompressConfig = Field(default_factory=CompressConfig)
     publish: PublishConfig = Field(default_factory=PublishConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
@@ -86,6 +88,12 @@ class Recipe(StepConfig):
             raise ValueError("gate.on_fail: repair chooses on all items set apart; set gate.looks: 1")
         if self.gate.looks > 1 and self.score.judge.tasks:
             raise ValueError("score.judge compares both models' answers to all items; set gate.looks: 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_wait(self) -> "Recipe":
+        if self.compress.method != "none" and self.gate.approval == "required":
+            raise ValueError("gate.approval: required ends the run at the first pass; set compress.method: none, and compress what was approved")  # fmt: skip
         return self
 
     def digest(self) -> str:

@@ -30,7 +30,7 @@ def score(
         metrics: the mean per benchmark.
         dataset: checked rows; those of split test measure the target. None: benchmarks only.
         model: the candidate.
-        role: base, champion, candidate or repaired; empty: candidate where a model is given.
+        role: base, champion, candidate, repaired or compressed; empty: candidate where a model is given.
         domain: of the adapter in the model, in a run with several; the scores carry it as metadata.
         policy: the gate's, whose looks may end the scoring of a candidate early.
         baseline: scores of the base, for these looks.

@@ -23,7 +23,7 @@ def run(
 ) -> dict[str, float]:  # fmt: skip
     """Score ``model``, or ``base`` where it is an empty text; scores are kept for the next run.
 
-    role: base, champion, candidate or repaired (a candidate once more); empty: candidate where a model is given. domain:
+    role: base, champion, candidate, repaired or compressed (a candidate once more); empty: candidate where a model is given. domain:
     names the stage in the tracker. policy: of the gate; with its looks (and the scores ``baseline``, and in a retraining
     ``champion``) scoring ends as soon as its rule has decided.
     """
@@ -51,7 +51,7 @@ def run(
         means = numbers({task: facts["mean"] for task, facts in result.tasks.items()})
         write_json(Path(metrics), means)
         tracked.metrics(
-            {f"{'tuned' if part in ('candidate', 'repaired') else part}/{task}": mean for task, mean in means.items()}
+            {f"{part if part in ('base', 'champion') else 'tuned'}/{task}": mean for task, mean in means.items()}
         )
         tracked.tags({"model_digest": result.model_digest})
     return means

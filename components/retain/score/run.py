@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retain.score.target import TargetRow
     from retain.score.tasks import Keep, Leaf
 
-Role = Literal["base", "candidate", "champion", "repaired"]
+Role = Literal["base", "candidate", "champion", "repaired", "compressed"]
 ENGINE, ENGINE_VERSION = "retain", "1"
 BUDGET = "retain.score-budget/1"
 TOKENS: dict[str, dict[str, list[int]]] = {}  # tokenizer digest → text → tokens: base and candidate share them

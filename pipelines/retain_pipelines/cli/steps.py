@@ -27,6 +27,7 @@ def _stages(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
         "score",
         "gate",
         "repair",
+        "compress",
         "publish",
     )
     return dict(zip(names, outputs(resolve(load(recipe, overrides))), strict=True))

@@ -77,7 +77,8 @@ def test_a_new_pod_finds_the_last_whole_checkpoint_in_the_store(s3: str, tmp_pat
     assert (found.name, (found / "state.json").read_text()) == ("step-00000006", "state 6 state.json")
     again = checkpoint(new.folder, 8, text="mine")
     new.keep(again, count=2)
-    assert store.sha256(f"{new.remote}/{again.name}/state.safetensors") == store_sha("mine 8 state.safetensors")
+    found = store.sha256(f"{new.remote}/{again.name}", ["state.safetensors"])
+    assert found == {"state.safetensors": store_sha("mine 8 state.safetensors")}
     Place(uri, tmp_path / "pod-3", OTHER).fetch()
     assert latest(Place(uri, tmp_path / "pod-3", OTHER).folder) is None
     new.remove_remote()
