@@ -71,7 +71,7 @@ def repair(
     sweep = Sweep(scoring, gate, Dial(scoring, inputs.base, inputs.model), inputs.dataset, out / "scores", cache)
     tried, families, notes = _spent(gate) or _try_all(config, merging, inputs, gate, sweep, out, show)
     chosen = choose(tried, config)
-    changes = () if chosen else tuple(forget_less(inputs.recipe or {}))
+    changes = () if chosen else tuple(forget_less(inputs.recipe or _training(inputs.adapter)))
     made = _merged(families[chosen.method], chosen, inputs, model) if chosen else ""
     result = RepairResult(made, chosen, tuple(tried), changes, tuple(notes), time.monotonic() - start)
     write_json(out / "repair.json", _told(config, gate, said, result))
@@ -93,6 +93,12 @@ def _checked(inputs: Inputs) -> tuple[Closed, Mapping[str, Any], Verdict]:
     if gate.asks_target and inputs.dataset is None:
         raise UsageError("the target's rows are needed to see what a weaker change keeps of it", expected="the folder that validate wrote", fix="--dataset FOLDER")  # fmt: skip
     return gate, manifest, said
+
+
+def _training(adapter: Path) -> Mapping[str, Any]:
+    """What the adapter itself says of its training, in the shape of a recipe."""
+    file = adapter / "retain.json"
+    return {"train": read_json(file, schema="retain.adapter/1").get("config", {})} if file.is_file() else {}
 
 
 def _known(value: dict[str, Any]) -> dict[str, Any]:

@@ -22,17 +22,17 @@ def advice(verdict: Settings, recipe: Settings) -> list[Html]:
     if verdict["action"] == "repair":
         steps.append(Html("The run goes on with a repair: weaker strengths are tried on items set apart, and the strongest that should pass is gated once more."))  # fmt: skip
     if codes & LOST and verdict["verdict"] == "regressed":
-        steps += _forget_less(recipe)
+        steps += _forget_less(recipe, repairs=verdict["policy"].get("on_fail") == "repair")
     elif codes & LOST or "too_few_items" in codes:
         steps += _see_more(needed)
     steps += [step for code, step in OTHERS.items() if code in codes]
     return steps
 
 
-def _forget_less(recipe: Settings) -> list[Html]:
+def _forget_less(recipe: Settings, *, repairs: bool) -> list[Html]:
     method = recipe.get("train", {}).get("method", "")
     steps = []
-    if method in {"", *MERGEABLE} and recipe.get("gate", {}).get("on_fail") != "repair":
+    if method in {"", *MERGEABLE} and not repairs:
         steps.append(_set("Go back towards the base without training again, as far as items set apart say is enough", "gate.on_fail", "repair"))  # fmt: skip
     return steps + [_set(change.why, change.key, change.then) for change in forget_less(recipe)]
 

@@ -10,7 +10,7 @@ from retain.report.material import Material
 from retain.report.words import plural, signed, soft
 
 CSS = """
-.over{position:relative;grid-column:2}.over b{position:absolute;font-size:12px;line-height:1;font-weight:600;white-space:nowrap;transform:translate(-50%,-175%);font-variant-numeric:tabular-nums}.over b.left{transform:translate(0,-175%)}.over b.right{transform:translate(-100%,-175%)}
+.over{position:relative;grid-column:2}.over b{position:absolute;font-size:12px;line-height:1;font-weight:600;white-space:nowrap;transform:translate(-50%,-175%);font-variant-numeric:tabular-nums}.n .soft{white-space:normal}.over b.left{transform:translate(0,-175%)}.over b.right{transform:translate(-100%,-175%)}
 """
 HEIGHT = 230
 KINDS = {"strength": ("blue", "#1f5fbf"), "depth": ("warn", "#c98a00"), "intruders": ("soft", "#97a1ad")}
@@ -119,7 +119,7 @@ def _framed(shapes: Sequence[str], labels: str, x: svg.Scale, y: svg.Scale, meth
 
 def _table(told: Row) -> str:
     rows = [_line(row, _is(row, told["chosen"])) for row in told["tried"]]
-    return table(["strength", "general", "target", "passes"], rows, numeric=(1, 2, 3))
+    return table(["strength", "passes", "general", "target"], rows, numeric=(1, 2, 3))
 
 
 def _line(row: Row, chosen: bool) -> list[object]:
@@ -128,7 +128,7 @@ def _line(row: Row, chosen: bool) -> list[object]:
     general = Html(f"{esc(signed(-row['drop_seen']))}<br>{fitted}")
     kept = soft(f"keeps {100 * row['kept']:.0f} %")
     target = Html(f"{esc(signed(row['gain_seen'], 1))}<br>{kept}")
-    return [Html(f"<b>{esc(name)} ←</b>") if chosen else name, general, target, f"{100 * row['probability']:.0f} %"]
+    return [Html(f"<b>{esc(name)} ←</b>") if chosen else name, f"{100 * row['probability']:.0f} %", general, target]
 
 
 def _footnote(told: Row) -> str:

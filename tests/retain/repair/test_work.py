@@ -87,7 +87,15 @@ def test_where_nothing_is_likely_no_attempt_is_spent_and_a_training_is_proposed(
     result = mend(world, strict, tmp_path, strengths=[1.0, 0.9], methods=["strength", "depth", "intruders"])
     assert (result.digest, result.chosen) == ("", None)
     assert {one.method for one in result.tried} == {"strength", "depth", "intruders"}
-    assert [change.key for change in result.changes] == ["data.replay.share"]
+    assert [change.key for change in result.changes] == [
+        "data.replay.share"
+    ]  # a LoRA from elsewhere: nothing else is known
+    card = world.adapter / "retain.json"
+    config = {"method": "full", "learning_rate": 1e-3, "num_train_epochs": 5.0}
+    card.write_text(json.dumps({"schema": "retain.adapter/1", "config": config}))
+    told = mend(world, strict, tmp_path / "again", strengths=[1.0, 0.9], methods=["strength"])
+    card.unlink()
+    assert [c.key for c in told.changes] == ["train.method", "train.learning_rate", "data.replay.share", "train.num_train_epochs"]  # fmt: skip
     assert not (tmp_path / "model" / "manifest.json").exists()
     assert read_json(tmp_path / "repair.json", schema="retain.repair/1")["chosen"] == {}
 

@@ -12,12 +12,12 @@ from retain.report.advice import advice
 from retain.report.head import headline
 
 
-def verdict(word: str, *codes: str, action: str = "stop", needed: int = 0) -> dict[str, Any]:
+def verdict(word: str, *codes: str, action: str = "stop", needed: int = 0, on_fail: str = "stop") -> dict[str, Any]:
     reasons = [
         {"code": c, "benchmark": "facts", "got": 3.0, "limit": 1.0, "items_needed": needed, "role": "base"}
         for c in codes
     ]
-    return {"verdict": word, "action": action, "reasons": reasons}
+    return {"verdict": word, "action": action, "reasons": reasons, "policy": {"on_fail": on_fail}}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,11 @@ def test_advice_knows_the_method_s_own_rate_and_what_has_a_strength() -> None:
     text = " ".join(advice(verdict("regressed", "macro_margin"), {"train": {"method": "prefix", "learning_rate": 0.0}}))
     assert "--set train.learning_rate=0.0005" in text
     assert "on_fail" not in text
+
+
+def test_a_repair_is_advised_where_none_was_asked_for() -> None:
+    texts = [" ".join(advice(verdict("regressed", "macro_margin", on_fail=word), {})) for word in ("stop", "repair")]
+    assert ["--set gate.on_fail=repair" in text for text in texts] == [True, False]
 
 
 def test_advice_by_reason() -> None:
