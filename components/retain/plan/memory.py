@@ -20,6 +20,7 @@ LOGIT_BYTES = 8  # bf16 logits, fp32 exponentials, bf16 slope
 # What a heap holds beyond what is in use: a CPU's keeps freed buffers (measured on SmolLM2-135M), a GPU's caches in blocks of 2 MiB.
 SLACK = {"cpu": 1.25, "cuda": 1.08}
 LIBRARIES = {"cpu": 90 * MIB, "cuda": 600 * MIB}  # imported late; CUDA context and kernels
+PRODUCTS = 110 * MIB  # compiled for as many shapes as oneDNN may keep (retain.train.memory), measured on SmolLM2-135M
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class TrainShape:
     """What of a training decides its memory. row_tokens: length of the longest row; micro_tokens: of one forward pass.
 
     supervised: share of tokens with a loss. saved_bytes: of a number the model computes in (bf16: 2).
-    moments: bytes that the optimizer keeps of one weight beside its master.
+    moments: bytes that the optimizer keeps of one weight beside its master. varied: steps differ in their number of tokens.
     """
 
     method: Method
@@ -42,6 +43,7 @@ class TrainShape:
     device: Literal["cpu", "cuda"] = "cuda"
     keep_best: bool = True
     moments: int = 8
+    varied: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def training_memory(shape: ModelShape, train: TrainShape) -> Memory:
     parts = {
         "weights": _weights(shape, train), "adapter": 0 if full else s * moving, "gradients": s * moving, "optimizer": masters + train.moments * moving,
         "step_copies": 0 if s == 4 else 4 * moving, "best_copy": (s if full else 4) * moving if train.keep_best else 0,
-        "activations": int(SLACK[train.device] * activation_bytes(shape, train)), "logits": _logits(shape, train), "libraries": LIBRARIES[train.device],
+        "activations": int(SLACK[train.device] * activation_bytes(shape, train)), "logits": _logits(shape, train), "libraries": LIBRARIES[train.device] + (PRODUCTS if train.varied and train.device == "cpu" else 0),
     }  # fmt: skip
     held = sum(parts[name] for name in ("weights", "adapter", "optimizer", "best_copy", "libraries"))
     backward = held + parts["activations"] + parts["logits"] + (0 if full else parts["gradients"])

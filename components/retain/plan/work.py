@@ -81,13 +81,19 @@ def train_shape(config: PlanConfig, train: TrainConfig, facts: RunFacts) -> Trai
     """What of a recipe decides its memory; gradient checkpointing counts where it is asked for (auto is decided from this)."""
     where: Literal["cpu", "cuda"] = "cpu" if config.device == "cpu" else "cuda"
     mean = facts.tokens / max(facts.rows, 1)
-    in_step = max(facts.longest, int(mean * train.batch_rows / config.devices))
+    in_step = max(facts.longest, int(_largest_step(mean, facts.longest, train.batch_rows) / config.devices))
     method: Method = train.method if train.method in {"lora", "qlora", "full"} else "lora"
     dropout = (0.05 if facts.rows < 1000 else 0.0) if train.lora.dropout == "auto" else train.lora.dropout
     return TrainShape(
         method, max(facts.longest, min(train.micro_tokens, in_step)), facts.longest, train.lora.r, train.lora.target_modules, dropout,
         train.gradient_checkpointing is True, 4 if train.dtype == "fp32" else 2, facts.supervised, where, train.early_stopping.keep_best, MOMENTS[train.optimizer],
+        facts.longest > mean,
     )  # fmt: skip
+
+
+def _largest_step(mean: float, longest: int, rows: int) -> float:
+    """Tokens of a run's largest step: two standard deviations above the mean, one of a row taken as a quarter of what the longest has more."""
+    return mean * rows + 2 * (longest - mean) / 4 * rows**0.5
 
 
 def _trained_tokens(train: TrainConfig, facts: RunFacts) -> int:

@@ -106,12 +106,23 @@ def stopped(checkpoint: Path) -> str:
 
 
 def tensors_of(optimizer: Masters, best: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Everything of a run that is a tensor, whole: where the model is split, all processes ask for it together."""
-    result = {f"best.{i}": whole(weight) for i, weight in enumerate(best)}
+    """Everything of a run that is a tensor, whole: where the model is split, all processes ask for it together.
+
+    Not copied (a copy is 12 bytes a weight), but for what several weights share (tables of 8-bit moments): a file holds no sharing.
+    """
+    seen: set[int] = set()
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        found = whole(tensor)
+        found = found.clone() if found.data_ptr() in seen else found
+        seen.add(found.data_ptr())
+        return found
+
+    result = {f"best.{i}": own(weight) for i, weight in enumerate(best)}
     for i, master in enumerate(optimizer.masters):
-        result[f"master.{i}"] = whole(master.detach()).clone()
+        result[f"master.{i}"] = own(master.detach())
         for name, value in optimizer.moments(i).items():
-            result[f"adam.{i}.{name}"] = whole(value).clone()
+            result[f"adam.{i}.{name}"] = own(value)
     return result
 
 

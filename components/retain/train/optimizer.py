@@ -39,6 +39,7 @@ class Masters:
         for source, master in pairs:
             if source is not master:
                 master.grad = None if source.grad is None else source.grad.float()
+                source.grad = None  # the step needs its room
         result = super().step(closure)  # type: ignore[misc]
         self.publish()
         return result

@@ -15,7 +15,7 @@ from retain.config import nearest
 from retain.errors import ConfigError
 from retain.train import batches, load, places, rules, speed
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
-from retain.train.memory import keep_freed_memory
+from retain.train.memory import steady
 from retain.train.method_config import MUTATING_STARTS
 from retain.train.rows import Mixture, Row, class_names, read_mixture
 
@@ -72,7 +72,7 @@ def train(
     device = own_device(models.pick_device(config.device))
     seeded(config.seed)
     if device == "cpu":
-        keep_freed_memory()
+        steady()
     rules.check(config, device)
     base = load.load_base(config, model_dir, device)
     rows = read_mixture(mixture, longest=load.longest(base), pairs=base.config.is_encoder_decoder)
