@@ -41,7 +41,7 @@ def _words(rows: list[dict[str, Any]]) -> str:
         "SmolLM2-135M-Instruct on Financial PhraseBank (384 rows, one pass, 48 steps of 8 rows, the last step's weights, no early stopping); "
         "240 test rows by the likelihood of the three labels; forgetting is the rise of the loss on 10 passages of WikiText-2 (about 3 500 tokens); "
         f"ARC-Easy 240 and SciQ 160 items, changes in points (one item is 0.4 and 0.6 points, a change of 3 points is noise). Memory is the peak of the process above its imports; tokens/s are those of the training alone (threads: {', '.join(map(str, threads)) or 'not noted'}), "
-        "and no quiet figures: methods beside each other, on a machine with other work. "
+        "and no quiet figures (–: spoilt by other work): methods beside each other, on a shared machine. "
         f"More than one seed: mean ± half the range, number of seeds in brackets. {platform.processor() or platform.machine()} CPU, commit {', '.join(commits)}, `make evidence-methods`."
     )
 
@@ -55,9 +55,15 @@ def _line(name: str, rows: list[dict[str, Any]], base: dict[str, Any]) -> str:
         f"{name}{seeds}", _spread([row["target_accuracy"] for row in done], ".1f"), _spread([row["target_macro_f1"] for row in done], ".1f"),
         _spread([row["wikitext_nats"] - base["wikitext_nats"] for row in done], "+.3f"), _spread([row["arc_easy"] - base["arc_easy"] for row in done], "+.1f"),
         _spread([row["sciq"] - base["sciq"] for row in done], "+.1f"), f"{done[0]['trained_parameters']:,}",
-        f"{max(row['peak_bytes'] for row in done) / MIB:,.0f}", f"{statistics.mean(row['tokens_per_second'] for row in done):,.0f}",
+        f"{max(row['peak_bytes'] for row in done) / MIB:,.0f}", _speed(done),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
+
+
+def _speed(rows: list[dict[str, Any]]) -> str:
+    """null in a kept row: its time was spoilt by other work, what it learnt was not."""
+    seen = [row["tokens_per_second"] for row in rows if row["tokens_per_second"]]
+    return f"{statistics.mean(seen):,.0f}" if seen else "–"
 
 
 def _spread(values: list[float], form: str) -> str:
