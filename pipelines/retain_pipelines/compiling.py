@@ -1,7 +1,7 @@
 """Pipelines as IR YAML: the same object that a laptop runs is what a cluster gets."""
 
 import copy
-import tempfile
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from retain_pipelines.pods import Images
     from retain_pipelines.profile import Profile
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where PyYAML was built with libyaml
 PIPELINES = {
     "finetune-without-forgetting": "retain_pipelines.finetune:finetune",
     "domain-adapters": "retain_pipelines.domain_adapters:domain_adapters",
@@ -31,12 +30,11 @@ def spec_of(pipeline: Any) -> dict[str, Any]:
 
 
 def documents(pipeline: Any) -> list[dict[str, Any]]:
-    from kfp import compiler
+    """What ``kfp.compiler`` writes to a file, keys sorted; without the file, whose YAML costs more time than all the rest."""
+    from google.protobuf.json_format import MessageToJson
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(pipeline, str(path))
-        return list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=LOADER))
+    platforms = [pipeline.platform_spec] if pipeline.platform_spec.platforms else []
+    return [json.loads(MessageToJson(spec, sort_keys=True)) for spec in (pipeline.pipeline_spec, *platforms)]
 
 
 def load(name: str) -> Any:
@@ -102,5 +100,11 @@ def compile_for(folder: Path, profile: "Profile", taken: "Images", recipe: "Reci
 def _written(folder: Path, name: str, found: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump_all(found, sort_keys=True, allow_unicode=True, width=120), encoding="utf-8")
+    path.write_text(as_yaml(found), encoding="utf-8")
     return path
+
+
+def as_yaml(found: list[dict[str, Any]]) -> str:
+    """One file with all documents, as a KFP server takes it."""
+    text: str = yaml.safe_dump_all(found, sort_keys=True, allow_unicode=True, width=120)
+    return text

@@ -5,11 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from retain import digest, images
 from retain.config import nearest
 from retain.errors import ConfigError, UsageError
+from retain_pipelines import compiling
 from retain_pipelines.cluster import Package
 from retain_pipelines.profile import Profile
 from retain_pipelines.server import Gone, Server
@@ -119,7 +118,7 @@ def upload(server: Server, package: Package) -> dict[str, Any]:
         return _uploaded(package.name, version, False)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
-        file.write_text(yaml.safe_dump_all([package.spec, package.platform], sort_keys=True, allow_unicode=True), encoding="utf-8")  # fmt: skip
+        file.write_text(compiling.as_yaml([package.spec, package.platform]), encoding="utf-8")
         if known is None:
             made = server.tell("uploading the pipeline", server.uploads.upload_pipeline, str(file), name=package.name, description=note, **server.place)  # fmt: skip
             server.identity(made, "pipeline_id")
