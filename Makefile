@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= quickstart
 LOCKS := images/locks
-# How images are built (images/README.md): base image, folder with a torch wheel, certificates, index, network of the build.
-BASE ?= python:3.11-slim-bookworm
+# How images are built (images/README.md): base image (empty: the Dockerfile's), folder with a torch wheel, certificates, index, network of the build.
+BASE ?=
 WHEELS ?= $(PIP_FIND_LINKS)
 CA ?= $(SSL_CERT_FILE)
 INDEX ?=

@@ -57,6 +57,14 @@ def check_base(docker: str, base: str) -> None:
         )  # fmt: skip
 
 
+def default_base() -> str:
+    """The one base that the Dockerfile names, by digest."""
+    line = next(
+        line for line in (HERE / "Dockerfile").read_text(encoding="utf-8").splitlines() if line.startswith("ARG BASE=")
+    )
+    return line.removeprefix("ARG BASE=")
+
+
 @contextlib.contextmanager
 def wheels_in_context(folder: str) -> Iterator[None]:
     """The wheels that go before the index (a torch build for this machine), in the build context for as long as it takes."""
@@ -101,13 +109,14 @@ def describe(docker: str, kind: images.Kind, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--base", required=True, help="base image with Python 3.11 and venv; with a digest in real life"
+        "--base", default="", help="base image with Python 3.11 and venv; empty: the Dockerfile's, by digest"
     )
     parser.add_argument("--wheels", default="", help="folder whose torch-*.whl goes before the index's")
     parser.add_argument("--ca", default="", help="certificate bundle for the way to the index")
     parser.add_argument("--index", default="", help="file of shell lines: UV_DEFAULT_INDEX=…, PIP_INDEX_URL=…")
     parser.add_argument("--network", default="", help="network of the build, e.g. host")
     given = parser.parse_args()
+    given.base = given.base or default_base()
     docker = client()
     check_engine(docker)
     check_base(docker, given.base)

@@ -1,5 +1,6 @@
 """The images' recipe, held against the house's rules without an engine."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "images"
+SPEC = importlib.util.spec_from_file_location("images_build", FOLDER / "build.py")
+build = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(build)
 DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
 LOCKS = sorted((FOLDER / "locks").glob("*.txt"))
 
@@ -32,12 +36,26 @@ def stages() -> dict[str, list[str]]:
 def test_there_are_two_images_on_one_base_that_is_given() -> None:
     found = stages()
     assert set(found) == {"", "base", "tools", "wheel", "cpu-packages", "gpu-packages", "cpu", "gpu"}
-    assert found[""] == ["ARG BASE=python:3.11-slim-bookworm"]
+    (base,) = found[""]
+    assert re.fullmatch(r"ARG BASE=python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", base), "a base that cannot change"
+    assert f"ARG BASE={build.default_base()}" == base, "make images takes the same"
     assert [line for name in found for line in found[name] if line.startswith("FROM ${BASE}")] == [
         "FROM ${BASE} AS base"
     ]
     assert found["cpu"][0] == "FROM base AS cpu"
     assert found["gpu"][0] == "FROM base AS gpu"
+
+
+def test_the_page_names_every_step_beside_its_image() -> None:
+    faces = (ROOT / "components/retain").glob("*/component.py")
+    found = {
+        face.parent.name: re.search(r"^@on_(cpu|gpu)$", face.read_text(encoding="utf-8"), re.MULTILINE)[1]
+        for face in faces
+    }
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for kind in ("cpu", "gpu"):
+        (cell,) = re.findall(rf"^\| `retain-{kind}` \| ([^;|]*)", page, re.MULTILINE)
+        assert {name.strip() for name in cell.split(",")} == {step for step, image in found.items() if image == kind}
 
 
 @pytest.mark.parametrize("image", ["cpu", "gpu"])
