@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from retain import digest
+from retain import digest, weights
 from retain.artifacts import read_json
 from retain.errors import ConfigError, EnvironmentFault, ExitCode, IntegrityError, UsageError
 from retain_pipelines.runs import LABEL
@@ -65,7 +65,7 @@ def _model(place: Path, wanted: str) -> Path:
 
 
 def _models(place: Path) -> Iterator[Path]:
-    yield from sorted({file.parent for file in place.rglob("manifest.json") if any(file.parent.glob("*.safetensors"))})
+    yield from sorted({file.parent for file in place.rglob("manifest.json") if weights.has_weights(file.parent)})
 
 
 def _recipe(place: Path) -> Path:

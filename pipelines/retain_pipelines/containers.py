@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retain import images
+from retain import images, weights
 from retain.errors import ConfigError, EnvironmentFault
 from retain.tracking import home
 
@@ -59,9 +59,13 @@ def _engine() -> Any:
 
 
 def places(runs: Path, recipe: Mapping[str, Any]) -> list[Place]:
-    """What a run may write (its folder, the home, the store) and what it reads: the current folder, the recipe's own paths."""
-    store = Path(str(recipe["publish"]["store"]).removeprefix("file://")).absolute()
-    writable = {runs.absolute(), home().absolute(), *([store] if _is_local(recipe["publish"]["store"]) else [])}
+    """What a run may write (its folder, the home, the stores of models) and what it reads: the current folder, the recipe's own paths."""
+    stores = (str(recipe["publish"]["store"]), os.environ.get(weights.VARIABLE, ""))
+    writable = {
+        runs.absolute(),
+        home().absolute(),
+        *(_as_path(store).absolute() for store in stores if _is_local(store)),
+    }
     read = {Path.cwd(), *(path for text in _texts(recipe) if _is_local(text) and (path := _as_path(text)).exists())}
     found = [Place(path, True) for path in writable]
     found += [Place(p, False) for p in read if p != Path("/") and not any(p == w or w in p.parents for w in writable)]

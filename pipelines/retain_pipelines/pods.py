@@ -15,6 +15,7 @@ from retain_pipelines.profile import PodSettings, Profile
 
 RUN_ID_FIELD = "metadata.labels['pipeline/runid']"  # KFP puts the run's id on every pod
 FETCHING = ("resolve", "pair", "renew")  # the first tasks, which fetch the base
+MAKING = ("train", "merge", "combine", "repair")  # whose outputs hold weights
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,10 @@ def _dress(task: Any, profile: Profile, taken: Images, recipe: Recipe, environme
     _connect(task, profile, environment)
     if step == "score" and profile.cache_uri:
         task.set_env_variable("RETAIN_CACHE_URI", profile.cache_uri)
+    if step in MAKING and profile.models_uri:
+        task.set_env_variable("RETAIN_MODELS_URI", profile.models_uri)
+    if step == "judge" and profile.judge.secret:
+        _give(task, profile.judge.secret, profile.judge.key, recipe.score.judge.api_key_env)
     if step == "close":
         _tell_the_outside(task, profile)
 
@@ -162,11 +167,15 @@ def _connect(task: Any, profile: Profile, environment: Mapping[str, str]) -> Non
 
 def _tell_the_outside(task: Any, profile: Profile) -> None:
     """The webhook's address goes to the one task that posts to it."""
-    from kfp import kubernetes
-
-    hook = profile.webhook
-    if hook.secret:
-        kubernetes.use_secret_as_env(task, hook.secret, {hook.key: "RETAIN_WEBHOOK_URL"})
+    if profile.webhook.secret:
+        _give(task, profile.webhook.secret, profile.webhook.key, "RETAIN_WEBHOOK_URL")
     for name, place in (("RETAIN_KFP_UI", profile.kfp_ui), ("RETAIN_MLFLOW_UI", profile.mlflow_ui)):
         if place:
             task.set_env_variable(name, place)
+
+
+def _give(task: Any, secret: str, key: str, variable: str) -> None:
+    """One entry of a secret to one task, by reference."""
+    from kfp import kubernetes
+
+    kubernetes.use_secret_as_env(task, secret, {key: variable})

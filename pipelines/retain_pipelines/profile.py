@@ -7,7 +7,7 @@ entry, so that a step says only what it has otherwise.
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -47,7 +47,7 @@ WITH_TORCH = ("rehearse", "train", "merge", "combine", "compress", "score", "rep
 RETRIED = (*WITH_TORCH, "publish")
 OURS = (
     "RETAIN_RUN_ID", "RETAIN_TRAIN_JOB", "RETAIN_RUN_DIR", "RETAIN_HOME", "RETAIN_TRACKING", "MLFLOW_TRACKING_URI",
-    "RETAIN_WEBHOOK_URL", "RETAIN_KFP_UI", "RETAIN_MLFLOW_UI", "RETAIN_CACHE_URI",
+    "RETAIN_WEBHOOK_URL", "RETAIN_KFP_UI", "RETAIN_MLFLOW_UI", "RETAIN_CACHE_URI", "RETAIN_MODELS_URI",
 )  # fmt: skip
 SECRET_NAME = re.compile(r"(?i)(secret|token|passw|credential|access_key|api_?key|private)")
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
@@ -140,6 +140,13 @@ class Webhook(StepConfig):
     key: str = Field(default="url", min_length=1, description="key in the secret that holds the https:// address")
 
 
+class Judge(StepConfig):
+    """Where the key of the judging model's endpoint lies, given to the step ``judge`` alone."""
+
+    secret: str = Field(default="", description="name of the secret; empty: an endpoint without a key")
+    key: str = Field(default="api-key", min_length=1, description="key in the secret; its value becomes the variable that score.judge.api_key_env names")  # fmt: skip
+
+
 class Profile(StepConfig):
     """How a pipeline runs on one cluster."""
 
@@ -158,6 +165,7 @@ class Profile(StepConfig):
         description="address of the KFP pages for people, e.g. https://kubeflow.example.com/pipeline, in links; empty: no link",
     )
     webhook: Webhook = Field(default=Webhook(), description="who is told how a run ended")
+    judge: Judge = Field(default=Judge(), description="key of the model that judges answers")
     form_choices: bool = Field(
         default=False,
         description="the run form offers a list where a parameter can only be one of some words (KFP servers from 2.16, pages from 2.17); older servers refuse the pipeline",
@@ -170,6 +178,11 @@ class Profile(StepConfig):
         default="",
         pattern=r"^(s3://[^/@\s]+/?\S*)?$",
         description="s3://bucket/prefix where finished scores are shared by content (a base is scored once for all teams); empty: only in home",
+    )
+    models_uri: str = Field(
+        default="",
+        pattern=r"^(s3://[^/@\s]+/?\S*|/[\w./-]+)?$",
+        description="where the weights of adapters and models lie between the steps: a folder on the home volume, or s3://bucket/prefix (let it forget old ones by a rule of the bucket); empty: inside the artifacts, which every step sends and fetches whole",
     )
     service_account: str = Field(default="", description="service account of the run; empty: the server's own choice")
     train_nodes: int = Field(default=1, ge=1, le=1024, description="nodes that train together; above 1 the train step makes a Kubeflow TrainJob (trainer v2), with steps.train.gpu_count processes a node, and follows it")  # fmt: skip
@@ -184,6 +197,7 @@ class Profile(StepConfig):
         for name, value in self.environment.items():
             _plain_variable(name, value)
         self._one_node_for_one_writer()
+        self._weights_where_all_steps_see_them()
         if self.train_nodes > 1 and (not self.home.claim or self.home.access_mode != "ReadWriteMany"):
             raise ValueError(
                 f"train_nodes {self.train_nodes}: all nodes read the mixture and write checkpoints in one place; give home a ReadWriteMany claim"
@@ -200,6 +214,15 @@ class Profile(StepConfig):
             raise ValueError(
                 f"home.claim {self.home.claim} is ReadWriteOnce, but the steps run on {named}: one node only can have it; "
                 f"take a ReadWriteMany claim, leave home.claim empty and use s3://, or give defaults.node_selector one {HOST_LABEL}"
+            )
+
+    def _weights_where_all_steps_see_them(self) -> None:
+        if not self.models_uri.startswith("/"):
+            return
+        if not self.home.claim or not PurePosixPath(self.models_uri).is_relative_to(self.home.mount_path):
+            raise ValueError(
+                f"models_uri {self.models_uri} is no folder that all steps share; "
+                f"put it under home.mount_path ({self.home.mount_path}) with a home.claim, or on s3://"
             )
 
 

@@ -82,9 +82,21 @@ def test_the_profile_is_one_that_upload_takes(rendered, values, tmp_path):
     path.write_text(the_map(rendered[values], "retain-profile")["profile.yaml"], encoding="utf-8")
     profile = profiles.load(str(path))
     assert profile.service_account == "retain-runs"
-    assert profile.home.claim == "retain-home"
+    assert (profile.home.claim, profile.models_uri) == ("retain-home", "/retain/models")
     assert set(profile.digests) == {"cpu", "gpu"}
     assert "kueue.x-k8s.io/queue-name" in profile.steps["train"].labels or values != "production"
+
+
+def test_without_a_volume_the_weights_go_to_the_bucket_that_is_named(named, tmp_path):
+    def profile(**runs):
+        path = tmp_path / "profile.yaml"
+        values = {"runs": {"home": {"enabled": False}, **runs}}
+        path.write_text(named("ConfigMap", "retain-profile", values)["data"]["profile.yaml"], encoding="utf-8")
+        return profiles.load(str(path))
+
+    assert (profile().home.claim, profile().models_uri) == ("", "")
+    assert profile(modelsUri="s3://runs/models").models_uri == "s3://runs/models"
+    assert profile(judge={"secret": "judge"}).judge.secret == "judge"
 
 
 def test_default_pods_are_those_of_the_shipped_profile(chart):

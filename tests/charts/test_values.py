@@ -99,7 +99,7 @@ def everything_on():
     return merged(example("production"), {
         "mlflow": {"migrate": True}, "kfp": {"credentialsSecret": "kfp-login"},
         "serving": {"adapters": [{"name": "legal", "model": "legal-adapter"}]},
-        "quota": {"enabled": True}, "runs": {"webhook": {"secret": "chat"}},
+        "quota": {"enabled": True}, "runs": {"webhook": {"secret": "chat"}, "judge": {"secret": "judge"}},
     })  # fmt: skip
 
 

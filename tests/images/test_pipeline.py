@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_world import build
+from small_world import build, halves
 
 from retain import digest, images
 
@@ -20,7 +20,7 @@ from ..servers import bucket_client, s3_store, until
 from .mlflow_container import mlflow_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
-STEPS = ["resolve", "validate", "rehearse", "template", "mix", "train", "merge", "score-base", "score-candidate", "gate", "publish"]  # fmt: skip
+STEPS = ["resolve", "validate", "rehearse", "template", "mix", "train", "merge", "score-base", "score-candidate", "judge", "gate", "publish", "close"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,12 @@ class World:
 
     def variables(self) -> dict[str, str]:
         paths = os.pathsep.join(p for p in sys.path if p)
-        own = {"RETAIN_HOME": str(self.folder / "home"), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        own = {
+            "RETAIN_HOME": str(self.folder / "home"),
+            "PYTHONPATH": paths,
+            "OMP_NUM_THREADS": "1",
+            "RETAIN_MODELS_URI": "s3://models/between",
+        }
         return {**os.environ, **self.environment, **own}
 
     def run(self, *arguments: str) -> dict[str, Any]:
@@ -72,6 +77,14 @@ def test_the_whole_pipeline_passes_in_containers(careful: dict[str, Any]) -> Non
     log = (Path(careful["folder"]) / "run.log").read_text()
     assert f"Found image '{images.built('cpu')}'" in log
     assert f"Found image '{images.built('gpu')}'" in log
+
+
+def test_weights_went_through_the_store_and_not_through_the_artifacts(careful: dict[str, Any]) -> None:
+    folder = Path(careful["folder"])
+    assert all(path.is_symlink() for path in folder.glob("artifacts/**/*.safetensors"))
+    cards = [json.loads(path.read_text()) for path in folder.glob("artifacts/**/weights.json")]
+    assert len(cards) == 2, "the adapter and the merged model"
+    assert all(card["uri"].startswith("s3://models/between/") for card in cards)
 
 
 def test_what_was_gated_lies_in_the_store_and_in_the_registry(careful: dict[str, Any], world: World) -> None:
@@ -117,6 +130,27 @@ def test_a_closed_gate_is_red_in_containers_too(careful: dict[str, Any], world: 
     found = world.run("reckless.yaml", "--set", "model.base_model=s3://models/base")
     assert (found["code"], found["verdict"].get("verdict")) == (3, "regressed"), found["shown"][-4000:]
     assert not found["published"]
+
+
+def test_a_retraining_in_containers(careful: dict[str, Any], world: World) -> None:
+    """Against the model in service: what ``careful`` published."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(world.environment["MLFLOW_TRACKING_URI"])
+    version = client.get_model_version_by_alias("small-world-careful", "candidate").version
+    client.set_registered_model_alias("small-world-careful", "champion", version)
+    found = world.run("careful.yaml", *SETTINGS, "--pipeline", "retrain")
+    assert found["code"] in (0, 4), found["message"] + found["shown"][-4000:]
+    assert {"base", "champion"} <= {baseline["role"] for baseline in found["verdict"]["baselines"]}
+    assert "── renew\n" in found["shown"]
+
+
+def test_two_domains_in_containers(world: World) -> None:
+    halves(world.folder)
+    subprocess.run(["chmod", "-R", "a+rX", str(world.folder)], check=True)
+    found = world.run("domains.yaml", *SETTINGS, "--pipeline", "domain-adapters")
+    assert (found["code"], found["verdict"].get("verdict")) == (0, "pass"), found["message"] + found["shown"][-4000:]
+    assert {"divide", "take", "combine"} <= {path.parent.name for path in Path(found["folder"]).glob("artifacts/**/executor_output.json")}  # fmt: skip
 
 
 def test_a_killed_wrapper_leaves_no_container_and_the_run_goes_on(careful: dict[str, Any], world: World, engine: Any) -> None:  # fmt: skip

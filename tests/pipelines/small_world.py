@@ -236,6 +236,27 @@ def build(folder: Path) -> Path:
     return folder
 
 
+def halves(world: Path) -> Path:
+    """The careful recipe with its keys in two domains, one file each."""
+    import yaml
+
+    recipe = yaml.safe_load((world / "careful.yaml").read_text())
+    sets, north = [], set(list(KEYS)[:12])
+    for split, file in (("train", "train.jsonl"), ("test", "test.jsonl")):
+        lines = [line for line in (world / file).read_text().splitlines() if line.endswith("}]}")]
+        for name in ("north", "south"):
+            mine = [line for line in lines if bool(north & set(line.replace('"', " ").split())) == (name == "north")]
+            (world / f"{name}-{file}").write_text("\n".join(mine) + "\n")
+            sets.append({"path": f"{name}-{file}", "name": name, "split": split})
+    general = {"path": "general.jsonl", "name": "general", "part": "replay", "validation_share": 0.2}
+    recipe["data"] = {**recipe["data"], "datasets": [*sets, general]}
+    recipe["train"] = {**recipe["train"], **CAREFUL, "num_train_epochs": 10}
+    recipe["merge"] = {"method": "linear"}
+    recipe["publish"] = {"name": "two-domains"}
+    (world / "domains.yaml").write_text(yaml.safe_dump(recipe))
+    return world
+
+
 def environment(world: Path) -> dict[str, str]:
     """Of a command in this world: a home of its own, one thread."""
     return {

@@ -43,6 +43,12 @@ def test_a_run_writes_to_three_places_and_reads_what_its_recipe_names(machine: P
     }  # fmt: skip
 
 
+def test_a_folder_for_weights_is_one_that_the_steps_write(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETAIN_MODELS_URI", str(machine / "weights"))
+    assert Place(machine / "weights", True) in containers.places(machine / "work/runs", recipe_of(machine))
+    assert containers.environment()["RETAIN_MODELS_URI"] == str(machine / "weights")
+
+
 def test_a_remote_store_is_no_folder(machine: Path) -> None:
     found = containers.places(machine / "work/runs", recipe_of(machine, store="s3://models/here"))
     assert {place.path for place in found if place.writable} == {machine / "work/runs", machine / "home"}

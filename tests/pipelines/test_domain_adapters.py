@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from small_world import CAREFUL, KEYS, build
+from small_world import build, halves
 
 from retain.errors import ConfigError
 from retain.resolve.recipe import load
@@ -15,38 +14,22 @@ from retain_pipelines import arguments, compiling, local
 
 from .test_finetune import command, environment
 
-NORTH = set(list(KEYS)[:12])
 PIPELINE = "domain-adapters"
-
-
-def halves(world: Path) -> Path:
-    """The careful recipe with its keys in two domains, one file each."""
-    recipe = yaml.safe_load((world / "careful.yaml").read_text())
-    sets = []
-    for split, file in (("train", "train.jsonl"), ("test", "test.jsonl")):
-        lines = [line for line in (world / file).read_text().splitlines() if line.endswith("}]}")]
-        for name in ("north", "south"):
-            mine = [line for line in lines if bool(NORTH & set(line.replace('"', " ").split())) == (name == "north")]
-            (world / f"{name}-{file}").write_text("\n".join(mine) + "\n")
-            sets.append({"path": f"{name}-{file}", "name": name, "split": split})
-    general = {"path": "general.jsonl", "name": "general", "part": "replay", "validation_share": 0.2}
-    recipe["data"] = {**recipe["data"], "datasets": [*sets, general]}
-    recipe["train"] = {**recipe["train"], **CAREFUL, "num_train_epochs": 10}
-    recipe["merge"] = {"method": "linear"}
-    recipe["publish"] = {"name": "two-domains"}
-    (world / "domains.yaml").write_text(yaml.safe_dump(recipe))
-    return world
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     world = halves(build(tmp_path_factory.mktemp("world")))
     words = ["run", "domains.yaml", "--pipeline", PIPELINE, "--param", "merge_weights=north=0.5, south=0.45", "--json"]
-    done = subprocess.run(
-        command(*words), env=environment(world), cwd=world, capture_output=True, text=True, check=False
-    )
+    return {**retain(world, *words), "world": world}
+
+
+def retain(world: Path, *words: str) -> dict[str, Any]:
+    """One command in this world, its weights in one place for all steps: what it printed as JSON, and what a person saw."""
+    variables = {**environment(world), "RETAIN_MODELS_URI": str(world / "weights")}
+    done = subprocess.run(command(*words), env=variables, cwd=world, capture_output=True, text=True, check=False)
     assert done.stdout.strip(), done.stderr[-3000:]
-    return {**json.loads(done.stdout), "shown": done.stderr, "world": world}
+    return {**json.loads(done.stdout), "shown": done.stderr}
 
 
 @pytest.mark.timeout(1500)
@@ -59,6 +42,16 @@ def test_two_domains_are_learned_side_by_side_and_one_model_is_gated(ran: dict[s
     merged = json.loads((model / "manifest.json").read_text())["adapters"]
     assert [entry["weight"] for entry in merged] == [0.5, 0.45]
     assert len({entry["digest"] for entry in merged}) == 2
+
+
+@pytest.mark.timeout(1500)
+def test_weights_went_through_one_place_and_not_through_the_artifacts(ran: dict[str, Any]) -> None:
+    """Two adapters and their merge; what was scored and published is what lies there."""
+    artifacts = list(Path(ran["folder"]).glob("artifacts/**/*.safetensors"))
+    assert artifacts, "the steps that read them laid them beside their artifact again"
+    assert all(path.is_symlink() and path.resolve().is_relative_to(ran["world"] / "weights") for path in artifacts)
+    assert len(list(Path(ran["folder"]).glob("artifacts/**/weights.json"))) == 3
+    assert len(list((ran["world"] / "weights").glob("*/*.safetensors"))) == 3
 
 
 @pytest.mark.timeout(1500)
@@ -77,13 +70,8 @@ def test_each_domain_is_a_stage_of_its_own_in_the_tracker(ran: dict[str, Any], m
 def test_the_same_adapters_behind_a_router(ran: dict[str, Any]) -> None:
     """Each adapter is scored on all items, routed, and gated as one system."""
     words = ["run", "domains.yaml", "--pipeline", "domain-routing", "--json"]
-    world = ran["world"]
-    done = subprocess.run(
-        command(*words), env=environment(world), cwd=world, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip(), done.stderr[-3000:]
-    found = json.loads(done.stdout)
-    assert (found["exit_code"], found["verdict"]["verdict"]) == (0, "pass"), done.stderr[-3000:]
+    found = retain(ran["world"], *words)
+    assert (found["exit_code"], found["verdict"]["verdict"]) == (0, "pass"), found["shown"][-3000:]
     assert not found["published"]
     (card,) = Path(found["folder"]).glob("artifacts/*/route/routes/routes.json")
     measured = json.loads(card.read_text())["measured"]

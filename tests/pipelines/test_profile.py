@@ -206,6 +206,38 @@ def test_scores_are_shared_through_a_store(tmp_path: Path, quickstart: Recipe) -
     assert "RETAIN_CACHE_URI" not in found.environment("gate")
 
 
+@pytest.mark.parametrize("pipeline", list(compiling.PIPELINES))
+@pytest.mark.parametrize("name", ["default", "spot", "airgapped"])
+def test_weights_lie_in_one_place_in_every_shipped_profile(name: str, pipeline: str, quickstart: Recipe) -> None:
+    """Whatever makes a model says where its weights go; an artifact then carries an address only (retain.weights)."""
+    found = Pods(*compiling.with_profile(pipeline, profile.load(name), IMAGES, quickstart))
+    wanted = "s3://retain/models" if name == "airgapped" else "/retain/models"
+    makers = {c["executorLabel"].removeprefix("exec-") for c in found.spec["components"].values() if _makes_a_model(c)}
+    told = {step: found.environment(step).get("RETAIN_MODELS_URI") for step in found.names()}
+    assert {step: place for step, place in told.items() if place} == dict.fromkeys(makers, wanted)
+    assert makers or pipeline == "regression-gate"
+    if wanted.startswith("/"):
+        assert all(found.pod(step)["pvcMount"][0]["mountPath"] == "/retain" for step in found.names())
+
+
+def _makes_a_model(component: dict[str, Any]) -> bool:
+    made = component.get("outputDefinitions", {}).get("artifacts", {}).values()
+    return "executorLabel" in component and "system.Model" in [one["artifactType"]["schemaTitle"] for one in made]
+
+
+def test_the_key_of_the_judge_goes_to_the_judge_alone(tmp_path: Path, quickstart: Recipe) -> None:
+    values = {**SMALL, "judge": {"secret": "judge", "key": "token"}}
+    found = built(values, tmp_path, quickstart)
+    for step in found.names():
+        given = found.pod(step).get("secretAsEnv", [])
+        entry = [{"secretKey": "token", "envVar": "RETAIN_JUDGE_API_KEY"}]
+        assert ([one["keyToEnv"] for one in given] == [entry]) is step.startswith("judge"), step
+    other = recipe("quickstart", ["score.judge.api_key_env=TEAM_JUDGE_KEY"])
+    (named,) = built(values, tmp_path, other, "regression-gate").pod("judge")["secretAsEnv"]
+    assert (named["secretName"], named["keyToEnv"][0]["envVar"]) == ("judge", "TEAM_JUDGE_KEY")
+    assert "secretAsEnv" not in built(SMALL, tmp_path, quickstart, "regression-gate").pod("judge")
+
+
 def test_a_list_of_choices_in_the_form_is_opt_in_and_parses(tmp_path: Path, quickstart: Recipe) -> None:
     finetune = "finetune-without-forgetting"
     found = built({**SMALL, "form_choices": True}, tmp_path, quickstart, finetune).spec
@@ -248,6 +280,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"home": {"claim": "c", "access_mode": "ReadWriteOnce"}, "defaults": {"node_selector": {profile.HOST_LABEL: "n1"}}, "steps": {"train": {"node_selector": {profile.HOST_LABEL: "n2"}}}},
         "run on n1, n2",
     ),
+    "weights on no volume": ({"models_uri": "/retain/models"}, "no folder that all steps share"),
+    "weights beside the volume": ({"home": {"claim": "c"}, "models_uri": "/other"}, "put it under home.mount_path"),
+    "weights nowhere": ({"models_uri": "models"}, "models_uri"),
     "secret in the environment": ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "looks like a secret"),
     "password in an address": ({"environment": {"HTTPS_PROXY": "http://me:pw@proxy"}}, "looks like a secret"),
     "a variable of ours": ({"environment": {"RETAIN_RUN_ID": "x"}}, "is set by retain itself"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retain import weights
 from retain.compress.config import CompressConfig
 from retain.compress.work import compress
 from retain.config import parse
@@ -13,7 +14,7 @@ from retain.tracking import stage
 
 def run(config: Mapping[str, Any], model: str, compressed: str) -> dict[str, Any]:
     with running("compress"), stage("compress") as tracked:
-        result = compress(parse(CompressConfig, config, where="compress"), Path(model), Path(compressed))
+        result = compress(parse(CompressConfig, config, where="compress"), weights.whole(Path(model)), Path(compressed))
         say(f"model     {result.digest}")
         zeros = f", {result.zeros_percent:.1f} % of the pruned entries are 0" if result.zeros_percent else ""
         say(f"{result.method:<9} {result.before_mib:,.1f} MiB → {result.size_mib:,.1f} MiB{zeros}")
@@ -25,6 +26,7 @@ def run(config: Mapping[str, Any], model: str, compressed: str) -> dict[str, Any
             say(f"  {note}")
         tracked.metrics(numbers(vars(result)))
         tracked.tags({"model_digest": result.digest})
+        weights.send_off(Path(compressed))
     return {
         "digest": result.digest,
         "method": result.method,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retain import weights
 from retain.config import parse
 from retain.merge.config import MergeConfig
 from retain.merge.work import merge
@@ -31,7 +32,7 @@ def run_many(
         result = merge(
             settings,
             base_folder(base),
-            [(Path(folder), weight) for folder, weight in adapters],
+            [(weights.whole(Path(folder)), weight) for folder, weight in adapters],
             Path(model),
             base_digest=base["digest"],
         )
@@ -44,4 +45,5 @@ def run_many(
             say(f"  {note}")
         tracked.metrics(numbers(vars(result)))
         tracked.tags({"model_digest": result.digest})
+        weights.send_off(Path(model))
     return {"digest": result.digest, "changed_tensors": result.changed_tensors}

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from retain import weights
 from retain.artifacts import read_json, write_json
 from retain.close.summary import tell_published
 from retain.config import parse
@@ -21,7 +22,11 @@ def run(
     with running("publish"), stage("publish") as tracked:
         settings = parse(PublishConfig, config, where="publish")
         result = publish(
-            settings, Path(model), Path(verdict), recipe=_with_digests(Path(recipe)), approved_by=approved_by
+            settings,
+            weights.whole(Path(model)),
+            Path(verdict),
+            recipe=_with_digests(Path(recipe)),
+            approved_by=approved_by,
         )
         facts = asdict(result)
         write_json(Path(published), facts)

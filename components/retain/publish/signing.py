@@ -29,7 +29,7 @@ def sign(folder: Path, files: Iterable[str], key: Path) -> bytes:
         signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     except (ValueError, TypeError) as error:
         raise ConfigError("the signing key cannot be read", where=str(key), got=str(error), expected="an EC private key in PEM form and its password in RETAIN_SIGNING_PASSWORD") from None  # fmt: skip
-    signer.set_hashing_config(hashing.Config().set_ignored_paths(paths=_others(folder, files), ignore_git_paths=False))
+    signer.set_hashing_config(hashing.Config().set_allow_symlinks(True).set_ignored_paths(paths=_others(folder, files), ignore_git_paths=False))  # fmt: skip
     with tempfile.TemporaryDirectory() as aside:
         signer.sign(folder, Path(aside) / SIGNATURE)
         return (Path(aside) / SIGNATURE).read_bytes()

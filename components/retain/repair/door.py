@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retain import weights
 from retain.artifacts import read_json
 from retain.config import parse
 from retain.merge.config import MergeConfig
@@ -33,7 +34,7 @@ def run(
         settings, merge = parse(RepairConfig, config, where="repair"), parse(MergeConfig, merging, where="merge")
         scoring = parse(ScoreConfig, read_json(Path(base_scores) / "scores.json", schema="retain.scores/1")["config"], where="score")  # fmt: skip
         inputs = Inputs(
-            base_folder(base), base["digest"], Path(adapter), Path(gated), Path(verdict), _path(folders.get("dataset", "")),
+            base_folder(base), base["digest"], weights.whole(Path(adapter)), weights.whole(Path(gated)), Path(verdict), _path(folders.get("dataset", "")),
             _recipe(folders.get("recipe", "")),
         )  # fmt: skip
         result = repair(settings, merge, scoring, inputs, Path(model), Path(out), cache=home() / "scores", show=_show)
@@ -42,6 +43,7 @@ def run(
         if one := result.chosen:
             tracked.metrics({"repair_strength": one.strength, "repair_pass_probability": one.probability})
             tracked.tags({"model_digest": result.digest, "repair_method": one.method})
+            weights.send_off(Path(model))
         tracked.artifact(Path(report))
         return RETRY if result.chosen else ending(_exit_code(Path(verdict)))
     raise AssertionError("unreachable: running() leaves on every error")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from retain import weights
 from retain.artifacts import read_scores, write_json
 from retain.config import parse
 from retain.errors import UsageError
@@ -30,7 +31,7 @@ def run(
     part = _role(role or ("candidate" if model else "base"))
     name = f"score-{part}"
     with running(name), stage(name, domain=domain) as tracked:
-        folder = Path(model) if model else base_folder(base)
+        folder = weights.whole(Path(model)) if model else base_folder(base)
         settings = parse(ScoreConfig, config, where="score")
         result = score(
             settings,

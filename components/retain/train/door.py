@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retain import weights
 from retain.artifacts import read_json, write_json
 from retain.config import parse
 from retain.resolve.work import base_folder
@@ -44,6 +45,7 @@ def run(
             },
         )
         write_json(Path(metrics), facts)
+        weights.send_off(Path(adapter))
         say("  ".join(f"{name} {value:g}" for name, value in facts.items()))
     return facts
 
