@@ -17,7 +17,7 @@ from retain.steps import say
 
 VARIABLE = "RETAIN_MODELS_URI"
 SCHEMA, CARD = "retain.weights/1", "weights.json"
-GONE_FIX = "keep that place as long as KFP's cache, or run again without the cache; weights on a volume are only seen by what mounts it"
+GONE_FIX = "make them again without the cache (--fresh), and keep that place as long as the cache; weights on a volume are only seen by what mounts it"
 
 
 def send_off(folder: Path) -> None:
@@ -88,4 +88,4 @@ def _link(source: Path, target: Path, entry: dict[str, Any], uri: str) -> None:
 def _damaged(uri: str, name: str, got: int, expected: int) -> RetainError:
     if got < 0:
         return EnvironmentFault("the weights of this artifact are not there any more", where=uri, got=f"no {name}", fix=GONE_FIX)  # fmt: skip
-    return EnvironmentFault("the weights of this artifact were cut short", where=uri, got=f"{name}: {got} bytes", expected=f"{expected} bytes", fix="run again without KFP's cache")  # fmt: skip
+    return EnvironmentFault("the weights of this artifact were cut short", where=uri, got=f"{name}: {got} bytes", expected=f"{expected} bytes", fix="make them again without the cache (--fresh)")  # fmt: skip

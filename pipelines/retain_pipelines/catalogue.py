@@ -41,6 +41,10 @@ the first task, with the nearest one that does. Lists are written as text with c
 `retrain` is the same with fresh rows: its first task `renew` pins the model in service (an alias of the registered model) and the
 days of the data window; the candidate must pass against that model and, at margins `cumulative_factor` times as wide, against
 the original base. What all generations lost stands in the registry, version by version, and is drawn in the report.
+When to run it: by the calendar (`retain schedule create --pipeline retrain`), or when the model in service drops: `retain drift MODEL --rows
+FRESH` compares its gain over the original base on fresh labelled rows with the gain it was promoted for, by the gate's paired statistics, and ends with 3
+where part of it is gone. The GitHub action `.github/actions/drift` starts a retraining then (its workflow looks every week); it runs where `retain[all]`
+and the model are, not in a pod of the pipeline.
 
 A gate is asked once: every further candidate for the same target data, baselines and items is an attempt that spends half the
 alpha of the one before (`gate.attempts` of them; counted as runs of the MLflow experiment `retain-gate`, where the signed
@@ -75,6 +79,11 @@ domain's gain are measured, and the gate judges the routed system, router's mist
 `routes.json` with vLLM's arguments; nothing is registered.
 
 `--param NAME=VALUE` (run, submit, schedule create) sets what a pipeline has and no recipe; everything else is the recipe's.
+
+Weights do not travel as artifacts: where a profile has `models_uri` (the shipped ones do), train, merge, combine and repair leave them there by
+content, and KFP carries the small files and the address. Take `s3://` where runs are approved from a laptop (`retain approve`), a folder on the
+volume where all reading is done by steps. The place is emptied by whoever owns it; a step whose weights are gone says so, and
+`retain submit --fresh` takes nothing from the cache.
 
 One file says how the pods of a pipeline run on a cluster: `retain compile|submit|upload|schedule create --profile NAME`, where
 NAME is `default`, `spot`, `airgapped` or a path. A profile changes where a step runs, never what it computes. `defaults` is

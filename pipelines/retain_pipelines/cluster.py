@@ -61,13 +61,24 @@ class Ended:
         return dict(vars(self))
 
 
-def pack(pipeline: str, recipe: Recipe, profile: Profile, images: Images, arguments: Mapping[str, Any]) -> Package:
-    """Compile ``pipeline`` with ``profile``; UsageError (2) for an image without a digest or an argument it does not have."""
+def pack(
+    pipeline: str,
+    recipe: Recipe,
+    profile: Profile,
+    images: Images,
+    arguments: Mapping[str, Any],
+    *,
+    fresh: bool = False,
+) -> Package:
+    """Compile ``pipeline`` with ``profile``; UsageError (2) for an image without a digest or an argument it does not have.
+
+    fresh: no task takes its results from KFP's cache.
+    """
     images.check()
     check_reach(arguments, profile)
     spec, platform = compiling.with_profile(pipeline, profile, images, recipe)
     check_arguments(spec, arguments)
-    return Package(pipeline, spec, platform, dict(arguments))
+    return Package(pipeline, compiling.without_cache(spec) if fresh else spec, platform, dict(arguments))
 
 
 def pack_for_form(pipeline: str, recipe: Recipe, profile: Profile, images: Images) -> Package:

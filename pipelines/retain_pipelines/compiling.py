@@ -74,6 +74,15 @@ def with_choices(spec: dict[str, Any]) -> dict[str, Any]:
     return patched
 
 
+def without_cache(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with no task that takes an earlier run's results."""
+    patched = copy.deepcopy(spec)
+    for dag in (patched["root"], *patched["components"].values()):
+        for task in dag.get("dag", {}).get("tasks", {}).values():
+            task["cachingOptions"] = {}
+    return patched
+
+
 def choices(parameter: str) -> list[str]:
     """The words that a headline parameter can be, from the type of its setting; none where any text will do."""
     from retain.resolve.form import HEADLINES

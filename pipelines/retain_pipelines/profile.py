@@ -224,6 +224,10 @@ class Profile(StepConfig):
                 f"models_uri {self.models_uri} is no folder that all steps share; "
                 f"put it under home.mount_path ({self.home.mount_path}) with a home.claim, or on s3://"
             )
+        if PurePosixPath(self.models_uri) == PurePosixPath(self.home.mount_path) / "models":
+            raise ValueError(
+                f"models_uri {self.models_uri}: published models lie there, and those are kept; take another folder"
+            )
 
 
 def _only_where_it_helps(step: str, pod: PodSettings) -> None:

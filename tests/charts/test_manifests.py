@@ -9,6 +9,7 @@ import jsonschema
 import kubernetes_validate.utils
 import pytest
 from charts_of import CHART, EXAMPLES, example, pod_spec
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
 from kubernetes_validate.utils import SchemaNotFoundError, all_versions, validate
 
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
@@ -68,6 +69,15 @@ def test_custom_resources_are_valid(rendered):
     assert {m["kind"] for m in custom} == {"LocalQueue", "ServiceMonitor", "InferenceService", "TrainingRuntime"}
     for manifest in custom:
         jsonschema.validate(manifest, CUSTOM[name_of(manifest)])
+
+
+def test_the_training_runtime_is_read_whole_by_kubeflows_own_models(rendered):
+    (runtime,) = [m for m in rendered["production"] if m["kind"] == "TrainingRuntime"]
+    read = TrainerV1alpha1TrainingRuntime.from_dict(runtime)
+    assert read.to_dict() == runtime, "the models drop what they do not know"
+    job = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]
+    wrong = {**runtime, "spec": {**runtime["spec"], "template": {"spec": {"replicatedJobs": [{**job, "replicaz": 2}]}}}}
+    assert TrainerV1alpha1TrainingRuntime.from_dict(wrong).to_dict() != wrong
 
 
 def test_no_custom_resource_is_without_a_schema(rendered):

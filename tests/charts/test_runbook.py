@@ -1,12 +1,16 @@
 """The runbook names what is there: objects of the chart, its keys, and verbs of the command line."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
 from charts_of import CHART, example
+from kfp_server import World, serving
 
 from retain_pipelines import profile as profiles
 
@@ -82,9 +86,19 @@ def test_the_profile_is_one_that_upload_takes(rendered, values, tmp_path):
     path.write_text(the_map(rendered[values], "retain-profile")["profile.yaml"], encoding="utf-8")
     profile = profiles.load(str(path))
     assert profile.service_account == "retain-runs"
-    assert (profile.home.claim, profile.models_uri) == ("retain-home", "/retain/models")
+    assert (profile.home.claim, profile.models_uri) == ("retain-home", "/retain/weights")
     assert set(profile.digests) == {"cpu", "gpu"}
     assert "kueue.x-k8s.io/queue-name" in profile.steps["train"].labels or values != "production"
+
+
+def test_old_weights_are_forgotten_by_the_very_command(tmp_path):
+    (command,) = [line for line in LINES if line.startswith("find ")]
+    for name, days in (("old", 40), ("new", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text("x")
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    subprocess.run(["sh", "-ec", command.replace("/retain/weights", str(tmp_path))], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_without_a_volume_the_weights_go_to_the_bucket_that_is_named(named, tmp_path):
@@ -95,7 +109,7 @@ def test_without_a_volume_the_weights_go_to_the_bucket_that_is_named(named, tmp_
         return profiles.load(str(path))
 
     assert (profile().home.claim, profile().models_uri) == ("", "")
-    assert profile(modelsUri="s3://runs/models").models_uri == "s3://runs/models"
+    assert profile(modelsUri="s3://runs/weights").models_uri == "s3://runs/weights"
     assert profile(judge={"secret": "judge"}).judge.secret == "judge"
 
 
@@ -117,10 +131,40 @@ def test_the_schedule_job_replaces_what_it_made(named):
     job = named("Job", "retain-schedule-weekly", example("production"))
     (container,) = job["spec"]["template"]["spec"]["containers"]
     script = container["command"][-1]
-    assert "retain schedule create /etc/retain/recipes/weekly.yaml --replace --name weekly --cron '0 2 * * 1'" in script
+    assert shlex.split(script)[:9] == ["exec", "retain", "schedule", "create", "/etc/retain/recipes/weekly.yaml", "--replace", "--name", "weekly", "--cron"]  # fmt: skip
     environment = {v["name"]: v.get("value") for v in container["env"]}
     assert environment["RETAIN_KFP_NAMESPACE"] == "retain"
     assert environment["RETAIN_KFP_HOST"].endswith(":8888")
+
+
+def test_the_schedules_very_command_makes_a_recurring_retraining(rendered, named, tmp_path):
+    """The job's own words, with its files where the pod has them, against a server that validates what it is sent."""
+    recipe, profile = tmp_path / "weekly.yaml", tmp_path / "profile.yaml"
+    recipe.write_text(the_map(rendered["production"], "retain-setup")["weekly.yaml"], encoding="utf-8")
+    profile.write_text(the_map(rendered["production"], "retain-profile")["profile.yaml"], encoding="utf-8")
+    job = named("Job", "retain-schedule-weekly", example("production"))
+    words = shlex.split(job["spec"]["template"]["spec"]["containers"][0]["command"][-1])[1:]
+    there = {"/etc/retain/recipes/weekly.yaml": str(recipe), "/etc/retain/profile/profile.yaml": str(profile)}
+    world = World()
+    with serving(world) as host:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "RETAIN_KFP_HOST": host,
+            "RETAIN_KFP_NAMESPACE": "retain",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "retain_pipelines.cli", *(there.get(w, w) for w in words[1:])],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    (made,) = world.schedules.values()
+    assert (made.display_name, made.no_catchup, made.max_concurrency) == ("weekly", True, "1")
+    assert made.runtime_config.parameters["data_window_days"] == 28
+    assert made.service_account == "retain-runs"
 
 
 def test_the_champion_is_pulled_by_alias_and_checked(named):

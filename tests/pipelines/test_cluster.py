@@ -156,6 +156,17 @@ def test_all_arguments_go_with_the_run_and_so_do_the_profile_and_the_digests(
     assert run.pipeline_spec["platform_spec"]["platforms"]["kubernetes"]
 
 
+def test_nothing_comes_from_the_cache_where_nobody_wants_it(
+    world: World, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fresh in ([], ["--fresh"]):
+        assert retain(monkeypatch, "submit", "quickstart", "--host", host, *PLACE, *IMAGES, *fresh)[0] == 0
+    usual, without = [run.pipeline_spec["pipeline_spec"] for run in world.runs.values()]
+    assert "enableCache" in str(usual)
+    assert "enableCache" not in str(without)
+    assert compiling.without_cache(usual) == without
+
+
 @pytest.mark.parametrize(
     ("script", "end", "said"),
     [

@@ -66,6 +66,39 @@ def test_every_parameter_has_a_default_without_a_null(compiled: dict) -> None:
             )
 
 
+GROUPS = {"base", "candidate", "data", "gate", "merge", "publish", "route", "run", "score", "train"}
+
+
+def test_the_run_form_groups_by_name_alone_and_stays_short(compiled: dict) -> None:
+    """KFP's form lists parameters by the alphabet and a dict as one line of JSON, in an editor of 20 lines."""
+    for name, spec in compiled.items():
+        defaults = {key: entry["defaultValue"] for key, entry in spec["root"]["inputDefinitions"]["parameters"].items()}
+        assert {key.partition("_")[0] for key in defaults} <= GROUPS, name
+        dicts = {key: value for key, value in defaults.items() if isinstance(value, dict)}
+        assert all(key.endswith("_settings") for key in dicts)
+        assert len(defaults) - len(dicts) <= 15, name
+        for key, value in dicts.items():
+            files = [path for path in value if path.startswith("datasets.")]  # one run has as many as it has
+            assert len(value) - len(files) <= 18, (name, key)
+            assert not [path for path, setting in value.items() if isinstance(setting, dict | list)], (name, key)
+
+
+def test_before_and_after_have_one_name_for_each_number(compiled: dict) -> None:
+    """Compare shows metrics of equal names side by side: base and candidate are scored by one component."""
+    for name, spec in compiled.items():
+        tasks = [
+            t for c in (spec["root"], *spec["components"].values()) for t in c.get("dag", {}).get("tasks", {}).values()
+        ]
+        scored = {
+            t["taskInfo"]["name"]: t["componentRef"]["name"]
+            for t in tasks
+            if t["taskInfo"]["name"].startswith("score-")
+        }
+        assert {"score-base", "score-candidate"} <= set(scored), name
+        executors = {spec["components"][component]["executorLabel"] for component in scored.values()}
+        assert {label.rstrip("-0123456789") for label in executors} == {"exec-score"}, name
+
+
 def test_what_may_not_come_from_a_cache_does_not(compiled: dict) -> None:
     spec = compiled["finetune-without-forgetting"]
     pods = local.certain_tasks(spec)

@@ -55,6 +55,15 @@ def test_weights_went_through_one_place_and_not_through_the_artifacts(ran: dict[
 
 
 @pytest.mark.timeout(1500)
+def test_numbers_before_and_after_line_up(ran: dict[str, Any]) -> None:
+    """Equal names, four digits: what KFP's Compare shows in one row."""
+    files = sorted(Path(ran["folder"]).glob("artifacts/*/score*/metrics"))
+    before, after = (json.loads(path.read_text()) for path in files)
+    assert set(before) == set(after) >= {"colours", "sizes", "target"}
+    assert all(value == round(value, 4) for value in [*before.values(), *after.values()])
+
+
+@pytest.mark.timeout(1500)
 def test_each_domain_is_a_stage_of_its_own_in_the_tracker(ran: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETAIN_HOME", str(ran["world"] / "home"))
     from retain import tracking

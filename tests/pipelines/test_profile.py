@@ -211,7 +211,7 @@ def test_scores_are_shared_through_a_store(tmp_path: Path, quickstart: Recipe) -
 def test_weights_lie_in_one_place_in_every_shipped_profile(name: str, pipeline: str, quickstart: Recipe) -> None:
     """Whatever makes a model says where its weights go; an artifact then carries an address only (retain.weights)."""
     found = Pods(*compiling.with_profile(pipeline, profile.load(name), IMAGES, quickstart))
-    wanted = "s3://retain/models" if name == "airgapped" else "/retain/models"
+    wanted = "s3://retain/weights" if name == "airgapped" else "/retain/weights"
     makers = {c["executorLabel"].removeprefix("exec-") for c in found.spec["components"].values() if _makes_a_model(c)}
     told = {step: found.environment(step).get("RETAIN_MODELS_URI") for step in found.names()}
     assert {step: place for step, place in told.items() if place} == dict.fromkeys(makers, wanted)
@@ -280,8 +280,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"home": {"claim": "c", "access_mode": "ReadWriteOnce"}, "defaults": {"node_selector": {profile.HOST_LABEL: "n1"}}, "steps": {"train": {"node_selector": {profile.HOST_LABEL: "n2"}}}},
         "run on n1, n2",
     ),
-    "weights on no volume": ({"models_uri": "/retain/models"}, "no folder that all steps share"),
+    "weights on no volume": ({"models_uri": "/retain/weights"}, "no folder that all steps share"),
     "weights beside the volume": ({"home": {"claim": "c"}, "models_uri": "/other"}, "put it under home.mount_path"),
+    "weights among what is published": ({"home": {"claim": "c"}, "models_uri": "/retain/models"}, "published models lie there"),
     "weights nowhere": ({"models_uri": "models"}, "models_uri"),
     "secret in the environment": ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "looks like a secret"),
     "password in an address": ({"environment": {"HTTPS_PROXY": "http://me:pw@proxy"}}, "looks like a secret"),

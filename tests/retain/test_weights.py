@@ -72,7 +72,7 @@ def test_weights_that_are_gone_or_cut_short_are_said(
     with pytest.raises(EnvironmentFault, match=r"cut short(.|\n)*model-00002\.safetensors: 4 bytes"):
         weights.whole(Path(shutil.copytree(model, tmp_path / "one")))
     shutil.rmtree(place)
-    with pytest.raises(EnvironmentFault, match=r"not there any more(.|\n)*without the cache"):
+    with pytest.raises(EnvironmentFault, match=r"not there any more(.|\n)*--fresh"):
         weights.whole(Path(shutil.copytree(model, tmp_path / "two")))
 
 

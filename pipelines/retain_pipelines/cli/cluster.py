@@ -60,7 +60,10 @@ def _server(host: str, namespace: str) -> Any:
     return Server(host, namespace, from_environment(host))
 
 
-def _package(pipeline: str, recipe: str, overrides: list[str] | None, params: list[str] | None, candidate: str, profile: str, registry: str, digests: list[str] | None) -> tuple[Any, Any]:  # fmt: skip
+def _package(
+    pipeline: str, recipe: str, overrides: list[str] | None, params: list[str] | None, candidate: str, profile: str, registry: str,
+    digests: list[str] | None, *, fresh: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
     """(package, profile): everything that can be wrong on this side is found before the server is asked."""
     from retain.resolve.recipe import load
     from retain_pipelines import arguments, cluster, pods
@@ -68,7 +71,8 @@ def _package(pipeline: str, recipe: str, overrides: list[str] | None, params: li
 
     settings, loaded = profiles.load(profile), load(recipe, overrides)
     every = arguments.complete(pipeline, loaded, params, candidate)
-    return cluster.pack(pipeline, loaded, settings, pods.images_of(settings, registry, digests), every), settings
+    taken = pods.images_of(settings, registry, digests)
+    return cluster.pack(pipeline, loaded, settings, taken, every, fresh=fresh), settings
 
 
 def _say(line: str) -> None:
@@ -87,6 +91,7 @@ def submit(
     pipeline: Pipeline = FINETUNE,
     candidate: Candidate = "",
     param: Params = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from KFP's cache of earlier runs.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the run to its end; the exit code is then the gate's.")
     ] = False,
@@ -100,7 +105,9 @@ def submit(
     """Run a recipe on a cluster; with --wait, end with the gate's exit code (8 where the run ends without a verdict)."""
     from retain_pipelines import cluster
 
-    package, settings = _package(pipeline, recipe, overrides, param, candidate, profile, registry, image_digest)
+    package, settings = _package(
+        pipeline, recipe, overrides, param, candidate, profile, registry, image_digest, fresh=fresh
+    )
     root = artifacts or settings.pipeline_root
     files = _files(comment, junit, root if wait else "")
     server = _server(host, namespace)
