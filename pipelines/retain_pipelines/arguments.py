@@ -55,19 +55,20 @@ def _free(inputs: Mapping[str, Any]) -> set[str]:
 
 
 def _typed(name: str, kind: str, text: str) -> Any:
+    """The text as kfp's type of that name; a server refuses a number that comes as text."""
     try:
-        if kind == "NUMBER_INTEGER":
+        if kind == "Integer":
             return int(text)
-        if kind == "NUMBER_DOUBLE":
+        if kind == "Float":
             return float(text)
     except ValueError:
         raise ConfigError(f"--param {name}: this is no number", got=text) from None
-    if kind == "STRUCT":
+    if kind == "Dict":
         value = yaml.safe_load(text)
         if not isinstance(value, dict):
             raise ConfigError(f"--param {name}", got=text, expected="{key: value, …}")
         return value
-    if kind == "BOOLEAN":
+    if kind == "Boolean":
         if text not in ("true", "false"):
             raise ConfigError(f"--param {name}", got=text, expected="true or false")
         return text == "true"

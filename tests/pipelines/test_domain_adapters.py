@@ -117,7 +117,11 @@ def test_a_parameter_has_the_pipelines_type() -> None:
     assert full["candidate_revision"] == "a" * 40
     with pytest.raises(ConfigError, match="needs --candidate"):
         arguments.complete("regression-gate", load("quickstart"))
-    assert arguments._typed("n", "NUMBER_INTEGER", "7") == 7
-    assert arguments._typed("n", "BOOLEAN", "true") is True
-    with pytest.raises(ConfigError, match="no number"):
-        arguments._typed("n", "NUMBER_DOUBLE", "x")
+    window = arguments.complete("retrain", load("quickstart"), ["data_window_days=7"])
+    assert (window["data_window_days"], type(window["data_window_days"])) == (7, int)
+    routed = arguments.complete("domain-routing", load("domains"), ["route_settings={min_confidence: 0.7}"])
+    assert routed["route_settings"] == {"min_confidence": 0.7}
+    assert arguments._typed("publish", "Boolean", "true") is True
+    for given in ("data_window_days=soon", "data_window_days=1.5"):
+        with pytest.raises(ConfigError, match="no number"):
+            arguments.complete("retrain", load("quickstart"), [given])
