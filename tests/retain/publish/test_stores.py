@@ -4,6 +4,7 @@ import http.client
 import http.server
 import json
 import os
+import shutil
 import socket
 import threading
 import urllib.parse
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from retain import digest, s3, uris
+from retain import digest, s3, uris, weights
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
+from retain.publish import signing
 from retain.publish.config import PublishConfig
 from retain.publish.registry import pull
 from retain.publish.stores import open_store
@@ -199,3 +201,18 @@ def test_a_name_cannot_climb_out_of_its_folder(tmp_path: Path) -> None:
         s3.inside(tmp_path, "../../etc/passwd")
     with pytest.raises(ConfigError, match="cannot be published"):
         open_store("ftp://somewhere")
+
+
+def test_weights_that_lay_in_a_common_place_are_published_and_signed_as_they_were_gated(
+    model: Path, judged: Judged, key_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    private, public = key_pair
+    verdict, gated = judged(model), digest.of_model(model)
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "between"))
+    weights.send_off(model)
+    travelled = Path(shutil.copytree(model, tmp_path / "next-pod"))
+    done = publish(PublishConfig(name="orders", signing_key=str(private)), weights.whole(travelled), verdict)
+    place = Path(done.source.removeprefix("file://"))
+    assert done.digest == digest.of_model(place) == gated
+    assert not any(path.is_symlink() for path in place.rglob("*"))
+    signing.verify(place, digest.model_manifest(place), public)
