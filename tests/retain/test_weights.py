@@ -9,8 +9,6 @@ import pytest
 from retain import digest, weights
 from retain.errors import ConfigError, EnvironmentFault
 
-from .publish.conftest import s3_server  # noqa: F401 (a fixture)
-
 BIG = {"model-00001.safetensors": b"one" * 999, "model-00002.safetensors": b"two" * 999}
 SMALL = {"config.json": b"{}", "proof.json": b"{}"}
 
@@ -49,7 +47,7 @@ def test_on_a_volume_the_weights_lie_once_and_the_artifact_is_small(
 
 
 def test_in_a_bucket_they_are_fetched_once_a_home(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: str  # noqa: F811
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: str
 ) -> None:  # fmt: skip
     before = digest.of_model(model)
     keys = {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "very-secret"}
