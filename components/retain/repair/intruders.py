@@ -75,37 +75,49 @@ def _partial(folder: Path) -> Path:
 
 
 def _of_weights(config: RepairConfig, base: Path, adapter: Path, folder: Path) -> None:
-    """One tensor in memory at a time; what is no matrix of a layer, and what has no intruder, keeps its bytes."""
+    """One tensor in memory at a time; what is no matrix of a layer, and what has no intruder, keeps its bytes.
+
+    ConfigError where there is none at all, as the paper finds for full fine-tuning: the strengths alone would be tried twice.
+    """
     partial, known = _partial(folder), Folder(base)
     shutil.copytree(adapter, partial, ignore=shutil.ignore_patterns("*.safetensors", "retain.json"))
     change = adapters.read(adapter, known)
     of_base = {delta.name: name for name, delta in change.changes.items() if isinstance(delta, Replace)}
-    weights = Folder(adapter)
+    weights, intruded = Folder(adapter), 0
     try:
         with Progress("intruders", total=len(weights.place), unit="tensors") as progress:
             for shard in weights.shards:
                 out = Output(partial / shard.path.name, [(s.name, s.dtype, s.shape) for s in shard.specs.values()], shard.metadata)  # fmt: skip
                 for spec in shard.specs.values():
-                    out.write(spec.name, 0, _reduced(config, weights, spec, known, of_base[spec.name]))
-                    progress.advance()
+                    less = _reduced(config, weights, spec, known, of_base[spec.name])
+                    intruded += less is not None
+                    out.write(spec.name, 0, _stored(weights, spec) if less is None else less)
+                    progress.advance(note=f"{intruded} with intruders")
                 out.close()
     finally:
         known.close()
         weights.close()
+    if not intruded:
+        shutil.rmtree(partial)
+        raise ConfigError("no direction of this change intrudes", where=str(adapter), got=f"none of the leading {config.intruder_directions} in {len(of_base)} tensors below cosine {config.intruder_cosine:g}")  # fmt: skip
     partial.replace(folder)
 
 
-def _reduced(config: RepairConfig, weights: Folder, spec: Spec, base: Folder, name: str) -> "torch.Tensor":
-    """The tensor as it is to be stored."""
+def _stored(weights: Folder, spec: Spec) -> "torch.Tensor":
     import torch
 
+    return weights.read(spec.name, 0, spec.rows, torch.empty(max(spec.bytes, 1), dtype=torch.uint8))
+
+
+def _reduced(config: RepairConfig, weights: Folder, spec: Spec, base: Folder, name: str) -> "torch.Tensor | None":
+    """The tensor as it is to be stored; None where nothing in it intrudes."""
     if len(spec.shape) == 2 and depth.LAYER.match(name) and name in base.place and base.spec(name).shape == spec.shape:
         device = models.pick_device()
         left, right = (folder.tensor(key).to(device) for folder, key in ((base, name), (weights, spec.name)))
         less = weakened(left, right, share=config.intruder_share, cosine=config.intruder_cosine, directions=config.intruder_directions)  # fmt: skip
         if less is not None:
             return less.to(torch_type(spec.dtype)).cpu().contiguous()
-    return weights.read(spec.name, 0, spec.rows, torch.empty(max(spec.bytes, 1), dtype=torch.uint8))
+    return None
 
 
 def weakened(base: "torch.Tensor", tuned: "torch.Tensor", *, share: float, cosine: float, directions: int) -> "torch.Tensor | None":  # fmt: skip

@@ -99,6 +99,12 @@ def test_an_intruding_direction_in_changed_weights_is_weakened_and_all_else_is_l
     assert read_json(made.adapter / "retain.json", schema="retain.adapter/1")["intruders"]["share"] == 0.2
 
 
+def test_where_nothing_intrudes_in_changed_weights_the_method_is_not_tried(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no direction of this change intrudes"):
+        family("intruders", RepairConfig(), MERGE, tiny_llama, tiny_llama, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
 def test_intruders_are_looked_for_in_a_plain_lora_or_in_changed_weights(tiny_llama: Path, noisy_adapter: Callable[..., Path], tmp_path: Path) -> None:  # fmt: skip
     for settings in ({"use_dora": True}, {"modules_to_save": ["lm_head"]}):
         adapter = noisy_adapter(tmp_path / str(len(settings)) / "a", tiny_llama, **settings)
