@@ -15,7 +15,7 @@ from retain_pipelines.profile import PodSettings, Profile
 
 RUN_ID_FIELD = "metadata.labels['pipeline/runid']"  # KFP puts the run's id on every pod
 FETCHING = ("resolve", "pair", "renew")  # the first tasks, which fetch the base
-MAKING = ("train", "merge", "combine", "repair")  # whose outputs hold weights
+MAKING = ("train", "merge", "combine", "compress", "repair")  # whose outputs hold weights
 
 
 @dataclass(frozen=True)
