@@ -47,6 +47,7 @@ def refuses(answer: str) -> bool:
 
 def _opening(answer: str) -> str:
     """The first sentences, on one line, with straight apostrophes."""
-    text = " ".join(answer.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())[:OPENING_CHARACTERS]
+    begin = answer.lstrip()[: 4 * OPENING_CHARACTERS]  # a long answer is not read to its end
+    text = " ".join(begin.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())[:OPENING_CHARACTERS]
     ends = [found.end() for found in re.finditer(r"[.!?](?=\s|$)", text)]
     return text[: ends[OPENING_SENTENCES - 1]] if len(ends) >= OPENING_SENTENCES else text

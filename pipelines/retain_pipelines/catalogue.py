@@ -40,7 +40,8 @@ the first task, with the nearest one that does. Lists are written as text with c
 
 `retrain` is the same with fresh rows: its first task `renew` pins the model in service (an alias of the registered model) and the
 days of the data window; the candidate must pass against that model and, at margins `cumulative_factor` times as wide, against
-the original base. What all generations lost stands in the registry, version by version, and is drawn in the report.
+the original base. What all generations lost stands in the registry, version by version, and is drawn in the report. A judge
+compares both with the original base, each for itself, and the gate their win rates with each other.
 When to run it: by the calendar (`retain schedule create --pipeline retrain`), or when the model in service drops: `retain drift MODEL --rows
 FRESH` compares its gain over the original base on fresh labelled rows with the gain it was promoted for, by the gate's paired statistics, and ends with 3
 where part of it is gone. The GitHub action `.github/actions/drift` starts a retraining then (its workflow looks every week); it runs where `retain[all]`

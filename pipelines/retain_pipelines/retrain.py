@@ -7,6 +7,7 @@ from kfp import dsl
 
 from retain.config import parse
 from retain.gate.component import gate
+from retain.judge.component import judge
 from retain.renew.component import renew
 from retain.renew.config import RenewConfig
 from retain.resolve.component import resolve
@@ -93,7 +94,6 @@ def retrain(
     window = renew(
         base_model=base_model, base_champion=base_champion, base_start=base_start, data_id=data_id, data_settings=data_settings,
         data_window_days=data_window_days, data_window_end=data_window_end, publish_name=publish_name, run_settings=run_settings,
-        score_settings=score_settings,
     ).set_caching_options(False)  # fmt: skip
     start = resolve(
         base_model=base_model, compress_method=compress_method, data_id=window.outputs["data_id"], data_replay_share=data_replay_share, data_settings=window.outputs["data_settings"],
@@ -110,10 +110,18 @@ def retrain(
         champion=served.outputs["scores"],
     ).set_display_name("score-candidate")  # fmt: skip
 
+    # Both are compared with the original base, so that their win rates can be compared with each other.
+    def judged(scored: Any, role: str) -> Any:
+        both = {"base_scores": before.outputs["scores"], "candidate_scores": scored.outputs["scores"]}
+        return judge(**how, **both).set_display_name(f"judge-{role}")
+
+    in_service = judged(served, "champion")
+
     def decide(scored: Any, role: str = "", **named: Any) -> Any:
+        fresh = judged(scored, role or ("repaired" if "first" in named else "candidate"))
         return gate(
-            config=start.outputs["gate"], base_scores=before.outputs["scores"], champion_scores=served.outputs["scores"],
-            candidate_scores=scored.outputs["scores"], recipe=recipe, role=role, **done.shown(), **named,
+            config=start.outputs["gate"], base_scores=fresh.outputs["base_judged"], champion_scores=in_service.outputs["candidate_judged"],
+            candidate_scores=fresh.outputs["candidate_judged"], recipe=recipe, role=role, **done.shown(), **named,
         ).set_caching_options(False)  # fmt: skip
 
     decision = decide(after, repairs=True)

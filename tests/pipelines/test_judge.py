@@ -14,6 +14,9 @@ from judge_server import KEY, serving
 from retain.artifacts import read_scores, write_scores
 from retain.config import parse
 from retain.gate.config import GatePolicy
+from retain.gate.work import gate
+from retain.judge.config import JudgeConfig
+from retain.judge.work import judge
 from retain_pipelines import local
 from retain_pipelines.endings import STOPS
 
@@ -60,3 +63,26 @@ def test_a_local_run_asks_the_judge_and_shows_its_win_rate(
     [asked] = [row for row in verdict["benchmarks"] if row["name"] == "asked"]
     assert (asked["tier"], asked["drop_points"]) == ("advisory", -25.0)
     assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+
+
+def test_in_a_retraining_two_win_rates_over_the_base_are_compared(
+    write: Callable[..., Path],  # noqa: F811
+    draw: Callable[..., Any],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The model in service wins two of ten against the base and the candidate five: the candidate gained 15 points."""
+    monkeypatch.setenv("RETAIN_JUDGE_API_KEY", KEY)
+    before, same = draw({"reading": (1500, 0.0, 0.04)})
+    good = {"base": 0, "champion": 2, "candidate": 5}
+    folders = {name: write(tmp_path / name, [f"a good answer to {i}" if i < n else f"answer {i}" for i in range(10)]) for name, n in good.items()}  # fmt: skip
+    for name, folder in folders.items():
+        with_reading(folder, (before if name == "base" else same)["reading"])
+    with serving() as server:
+        config = JudgeConfig(tasks=["asked"], endpoint=server.address, model="judge-1")
+        for name in ("champion", "candidate"):
+            judge(config, folders["base"], folders[name], tmp_path / "b", tmp_path / f"judged-{name}", cache=tmp_path / "cache")  # fmt: skip
+        policy = {**POLICY, "target": {"rule": "none", "champion_rule": "none"}}
+        said = gate(parse(GatePolicy, policy), tmp_path / "b", tmp_path / "judged-candidate", tmp_path / "verdict", champion_scores=tmp_path / "judged-champion")  # fmt: skip
+    assert [baseline["role"] for baseline in said.baselines] == ["champion", "base"]
+    assert {row["name"]: row["drop_points"] for row in said.benchmarks}["asked"] == pytest.approx(-15.0)

@@ -16,7 +16,6 @@ def renew(
     data_window_end: str,
     publish_name: str,
     run_settings: dict,
-    score_settings: dict,
 ) -> NamedTuple("Renewed", [("data_id", str), ("data_settings", dict), ("champion", dict), ("start", dict)]):  # type: ignore[valid-type]
     """Pin the model in service by digest and the data window by its files, before a retraining begins.
 
@@ -30,7 +29,6 @@ def renew(
         data_window_end: YYYY-MM-DD or today.
         publish_name: registered model's name.
         run_settings: revision of the base, registry, tracking.
-        score_settings: of the scorer; a judge compares two models, so none here.
     """
     form = dict(locals())
     from retain.renew.door import run

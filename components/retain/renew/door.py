@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from retain.config import parse
-from retain.errors import ConfigError
 from retain.renew.config import RenewConfig
 from retain.renew.work import renew
 from retain.steps import running, say
@@ -14,8 +13,6 @@ def run(form: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, str], d
     """data_id, data_settings, champion, start: the outputs of the first task, in the order its face names them."""
     with running("renew"):
         config = parse(RenewConfig, {name: form[name] for name in RenewConfig.model_fields})
-        if form["score_settings"].get("judge.tasks"):
-            raise ConfigError("score_settings: a judge compares a candidate with one model, and here there are two", got="judge.tasks", fix="judge the candidate on its own: retain judge")  # fmt: skip
         found = renew(
             config, name=form["publish_name"], base_model=form["base_model"], revision=dict(form["run_settings"]).get("model.revision", ""),
             data_id=form["data_id"], data_settings=form["data_settings"],

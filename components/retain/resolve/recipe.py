@@ -19,7 +19,7 @@ from retain.publish.config import PublishConfig
 from retain.rehearse.config import RehearseConfig
 from retain.repair.config import RepairConfig
 from retain.resolve import settings
-from retain.score.config import ScoreConfig
+from retain.score.config import MACRO_F1_ROUNDS, ScoreConfig
 from retain.template.config import TemplateConfig
 from retain.train.config import TrainConfig
 from retain.validate.config import DatasetSpec, ValidateConfig
@@ -88,6 +88,8 @@ class Recipe(StepConfig):
             raise ValueError("gate.on_fail: repair chooses on all items set apart; set gate.looks: 1")
         if self.gate.looks > 1 and self.score.judge.tasks:
             raise ValueError("score.judge compares both models' answers to all items; set gate.looks: 1")
+        if self.gate.looks > 1 and self.score.target.metric == "macro_f1":
+            raise ValueError(MACRO_F1_ROUNDS)
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from retain.config import StepConfig
 from retain.judge.config import JudgeConfig
@@ -15,6 +15,9 @@ Metric = Literal[
     "none", "exact_match", "f1", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "numeric_match", "label_accuracy",
     "macro_f1", "json_valid", "sql_valid", "token_loss", "perplexity", "preference_accuracy",
 ]  # fmt: skip
+
+# A label that is in few rows, or in none, of a part would weigh less than it does in all rows together.
+MACRO_F1_ROUNDS = "macro_f1 is a measure of all test rows together, not of parts of them: set gate.looks: 1, or score.target.metric: label_accuracy"
 
 
 class TaskSpec(StepConfig):
@@ -112,6 +115,12 @@ class ScoreConfig(StepConfig):
         default=0, ge=0, description="which items stand in which round; a recipe's gate.seed sets it"
     )
     run_code: bool = Field(default=False, description="allow benchmarks that run the model's answers as programs")
+
+    @model_validator(mode="after")
+    def _all_rows(self) -> "ScoreConfig":
+        if self.rounds > 1 and self.target.metric == "macro_f1":
+            raise ValueError(MACRO_F1_ROUNDS)
+        return self
 
     def chat_options(self) -> "ChatOptions":
         """What decides the tokens of the test rows, as the step `template` has it."""

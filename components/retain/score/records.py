@@ -41,10 +41,13 @@ def as_number(raw: Any) -> float | None:
     """A metric's per-item value as one number; None for what only makes sense over a whole task.
 
     lm-eval hands some metrics to their aggregation as pairs: (gold, predicted) becomes 0 or 1, (log-likelihood, words
-    or bytes) the log-likelihood a word or byte, (gold, probabilities) the Brier score.
+    or bytes) the log-likelihood a word or byte, (gold, probabilities) the Brier score, a list of yes and no (IFEval's
+    instructions) the share of yes.
     """
     if isinstance(raw, (bool, int, float, np.integer, np.floating)):
         return float(raw)
+    if isinstance(raw, list) and raw and all(isinstance(one, bool) for one in raw):
+        return sum(raw) / len(raw)
     if not isinstance(raw, (tuple, list)) or len(raw) != 2:
         return None
     first, second = raw

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retain import digest, models
-from retain.artifacts import read_json, write_json
 from retain.errors import ConfigError
 from retain.progress import Progress
 from retain.score import place, tasks
 from retain.score.config import TARGET_TASK, ScoreConfig
+from retain.score.shards import Shards
 
 if TYPE_CHECKING:
     from retain.score.lm import Engine
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Role = Literal["base", "candidate", "champion", "repaired", "compressed"]
 ENGINE, ENGINE_VERSION = "retain", "1"
-BUDGET = "retain.score-budget/1"
 TOKENS: dict[str, dict[str, list[int]]] = {}  # tokenizer digest → text → tokens: base and candidate share them
 Records = list[dict[str, Any]]
 
@@ -94,25 +93,25 @@ class Run:
         return engine
 
     # ------------------------------------------------------------------ memory
-    def recall(self, kept: Path) -> None:
+    def recall(self, kept: Shards) -> None:
         """Begin with the budget that fitted before, on this kind of device for a model of this shape: base and candidate then share it."""
-        path = self._budget_file(kept)
-        if path.is_file():
-            self.place = replace(self.place, budget=int(read_json(path, schema=BUDGET)["budget"]))
+        self.place = replace(self.place, budget=min(kept.budget(self._shape()) or self.place.budget, self.place.budget))
 
-    def held(self, kept: Path) -> bool:
+    def held(self, kept: Shards) -> bool:
         """Whether the budget lasted to the end; if not, the smaller one is remembered and is now part of every key."""
         found = self.engine.scorer.budget if "engine" in self.__dict__ else self.place.budget
         if found == self.place.budget:
             return True
-        write_json(self._budget_file(kept), {"schema": BUDGET, "budget": found})
+        kept.put_budget(self._shape(), found)
         self.place = replace(self.place, budget=found)
         return False
 
-    def _budget_file(self, kept: Path) -> Path:
-        shape = digest.of_file(self.model_dir / "config.json")
-        asked = [shape, self.place.dtype, self.place.kind, self.config.batch_tokens, self.config.max_length]
-        return kept / f"budget-{digest.of_json(asked).removeprefix('sha256:')[:32]}.json"
+    def _shape(self) -> dict[str, Any]:
+        """What decides how much memory a batch takes, and what was asked for."""
+        return {
+            "config": digest.of_file(self.model_dir / "config.json"), "dtype": self.place.dtype, "device": self.place.kind,
+            "batch_tokens": self.config.batch_tokens, "max_length": self.config.max_length,
+        }  # fmt: skip
 
     # ------------------------------------------------------------------ what is asked
     def _benchmark(self, leaf: "Leaf") -> Job:

@@ -2,6 +2,9 @@
 
 ``RETAIN_CACHE_URI`` (s3://bucket/prefix) names a store behind the folder, shared by machines that share no disk. It comes by
 environment because it changes no result: a shard is found by model, items, settings, precision, device and engine.
+
+The batch budget that fitted is remembered beside them, and is part of every key: machines that share a store score in the
+same batches. Each budget found is a file of its own, never replaced, and the smallest one counts, whoever wrote when.
 """
 
 import logging
@@ -19,6 +22,7 @@ from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 
 log = logging.getLogger(__name__)
 SCHEMA = "retain.score-shard/1"
+BUDGET = "retain.score-budget/1"
 
 
 class Shards:
@@ -61,6 +65,29 @@ class Shards:
 
         self._share(rows_path, meta_path)
 
+    def budget(self, of: Mapping[str, Any]) -> int | None:
+        """The smallest budget that was found for such a model on such a device (``of``), here or in the store; None: it always fitted."""
+        name = _budgets(of)
+        self._fetch_all(name)
+        found = [int(read_json(path, schema=BUDGET)["budget"]) for path in (self.folder / name).glob("*.json")]
+        return min(found, default=None)
+
+    def put_budget(self, of: Mapping[str, Any], tokens: int) -> None:
+        """Remember that ``tokens`` in a batch fitted where more did not."""
+        path = self.folder / _budgets(of) / f"{tokens}.json"
+        write_json(path, {"schema": BUDGET, "of": dict(of), "budget": tokens})
+        self._share(path)
+
+    def _fetch_all(self, name: str) -> None:
+        if not self.store:
+            return
+        from retain import s3
+
+        try:
+            s3.download(f"{self.store}/{name}", s3.listing(f"{self.store}/{name}"), self.folder / name)
+        except EnvironmentFault as fault:
+            log.warning("%s; the batch budget begins as this machine knows it", fault)
+
     def _fetched(self, *paths: Path) -> bool:
         """Bring a shard from the store, its json last. A store that is away costs time, not the scoring."""
         if not self.store:
@@ -84,10 +111,15 @@ class Shards:
         from retain import s3
 
         try:
-            s3.upload(self.store, self.folder, [path.name for path in paths])
+            s3.upload(self.store, self.folder, [path.relative_to(self.folder).as_posix() for path in paths])
         except EnvironmentFault as fault:
-            log.warning("%s; the scores of this task are not shared", fault)
+            log.warning("%s; what was found here is not shared", fault)
 
     def _paths(self, key: Mapping[str, Any]) -> tuple[Path, Path]:
         name = digest.of_json(dict(key)).removeprefix("sha256:")
         return self.folder / f"{name}.json", self.folder / f"{name}.parquet"
+
+
+def _budgets(of: Mapping[str, Any]) -> str:
+    """The folder of the budgets found for one kind of scoring."""
+    return f"budget-{digest.of_json(dict(of)).removeprefix('sha256:')[:32]}"

@@ -154,6 +154,11 @@ def _loaded(manager: Any, spec: TaskSpec) -> Any:
             "the data of a benchmark cannot be reached", where=f"task {spec.name}", got=str(error).splitlines()[0],
             fix="fetch the dataset once where there is a network (HF_HOME keeps it), or give a YAML file of the task that reads local files",
         ) from error  # fmt: skip
+    except ImportError as error:
+        raise EnvironmentFault(
+            "a benchmark's own functions need a library that this machine does not have", where=f"task {spec.name}", got=error,
+            fix=f"pip install {error.name or 'it'}, or leave this benchmark out",
+        ) from error  # fmt: skip
 
 
 def _prepared(task: Any, spec: TaskSpec, config: ScoreConfig) -> Any:

@@ -62,10 +62,10 @@ def complete(
     Where memory ran out on the way, everything is scored again at the budget that was found: one scoring, one budget.
     """
     kept = Shards(cache or scores / ".shards")
-    run.recall(kept.folder)
+    run.recall(kept)
     start, named = time.monotonic(), model_digest or run.model_digest
     done, meta = _rounds(run, kept, dataset, named, decided)
-    while not run.held(kept.folder):
+    while not run.held(kept):
         done, meta = _rounds(run, kept, dataset, named, decided)
     write_scores(scores, [row for _, rows, _, _ in done for row in rows], meta)
     if cache is None:

@@ -2,16 +2,12 @@
 
 import re
 
+from retain.refusal import refuses
 from retain.validate.config import ValidateConfig
 from retain.validate.sample import Sample
 
 # C0 without tab, line feed, form feed and (normalised) carriage return; DEL; C1 without U+0085, which real text holds.
 CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f]")
-REFUSAL = re.compile(
-    r"\s*(?:I['’]m (?:really |very |so )?sorry,? but|I (?:really )?apologi[sz]e,? but|Sorry,? but I|As an AI (?:language )?model|I (?:cannot|can['’]t|am unable to|am not able to|won['’]t|will not) "
-    r"(?:assist|help|provide|fulfil?l|comply|answer|create|write|generate|support|engage|do that|discuss))",
-    re.IGNORECASE,
-)
 LONG_ANSWER = 200  # characters from which an answer without an end looks cut; short answers often have no full stop
 OPEN_END = re.compile(r"(?:[a-z]{2},?|[,;(\[{–—-])\Z")
 
@@ -28,7 +24,7 @@ def check(sample: Sample, config: ValidateConfig, *, refusals: bool = True) -> N
     for answer in sample.answers:
         if config.truncated_answer != "off" and (why := _cut(answer)):
             sample.note("truncated_answer", why)
-        if refusals and config.refusal != "off" and REFUSAL.match(answer):
+        if refusals and config.refusal != "off" and refuses(answer):
             sample.note("refusal", f"begins with '{answer.strip()[:40]}'")
 
 

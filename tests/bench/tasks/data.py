@@ -20,13 +20,16 @@ def root() -> Path:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """JSON rows of `benchmarks/<name>.jsonl.gz`, split on newlines only (some values hold U+2028)."""
-    with gzip.open(root() / "benchmarks" / f"{name}.jsonl.gz", "rt", encoding="utf-8", newline="\n") as stream:
-        return [json.loads(line) for line in stream]
+    """JSON rows of `benchmarks/<name>.jsonl` or `.jsonl.gz`, split on newlines only (some values hold U+2028)."""
+    plain = root() / "benchmarks" / f"{name}.jsonl"
+    text = plain.read_bytes() if plain.is_file() else gzip.decompress(Path(f"{plain}.gz").read_bytes())
+    return [json.loads(line) for line in text.split(b"\n") if line]
 
 
 def splits(test: list[dict[str, Any]], train: list[dict[str, Any]] | None, shots: int) -> dict[str, datasets.Dataset]:
     """test and train; without train rows the last `shots` test rows serve as few-shot examples and are not asked."""
+    if train is None and not shots:
+        return {"test": datasets.Dataset.from_list(test)}
     if train is None:
         test, train = test[: len(test) - shots], test[len(test) - shots :]
     return {"test": datasets.Dataset.from_list(test), "train": datasets.Dataset.from_list(train)}
@@ -81,6 +84,43 @@ def mmlu(test: str, train: str, **_: Any) -> dict[str, datasets.Dataset]:
     """One task over all subjects, each a stratum."""
     both = [[{**row, "stratum": row["subject"]} for row in rows(name)] for name in (test, train)]
     return splits(both[0], both[1], 0)
+
+
+def truthfulqa(**_: Any) -> dict[str, datasets.Dataset]:
+    """The best answer before the wrong ones (the paper's MC1)."""
+    found = [
+        {"question": row["Question"], "choices": [row["Best Answer"], *_parts(row["Incorrect Answers"])]}
+        for row in rows("truthfulqa")
+    ]
+    return splits(found, None, 40)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+# Instructions whose checks need nltk's punkt data, which no package index has.
+NEED_PUNKT = ("length_constraints:number_sentences", "change_case:capital_word_frequency")
+
+
+def ifeval(**_: Any) -> dict[str, datasets.Dataset]:
+    """Prompts whose instructions can be checked without further data; the names without their language."""
+    found = [{**row, "instruction_id_list": [name.removeprefix("en:") for name in row["instruction_id_list"]]} for row in rows("ifeval_en")]  # fmt: skip
+    return splits([row for row in found if not set(NEED_PUNKT) & set(row["instruction_id_list"])], None, 0)
+
+
+def follows(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
+    """lm-eval's own checks of the instructions."""
+    os.environ.setdefault("LOCAL_RANK", "1")  # only the first process of several fetches nltk's data when imported
+    from lm_eval.tasks.ifeval.utils import process_results
+
+    found = process_results(doc, results)
+    return {name: found[name] for name in ("prompt_level_strict_acc", "inst_level_strict_acc")}
+
+
+def words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Of an open question's answer, which is for a judge."""
+    return {"words": float(len(results[0].split()))}
 
 
 def wikitext(**_: Any) -> dict[str, datasets.Dataset]:

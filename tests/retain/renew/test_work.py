@@ -16,7 +16,7 @@ from retain.renew.config import RenewConfig
 
 from ..publish.conftest import verdict_for
 
-FORM = {**RenewConfig().as_parameter(), "publish_name": "orders", "run_settings": {}, "score_settings": {"judge.tasks": ""}, "data_settings": {"checks.pii": "warn"}}  # fmt: skip
+FORM = {**RenewConfig().as_parameter(), "publish_name": "orders", "run_settings": {}, "data_settings": {"checks.pii": "warn"}}  # fmt: skip
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_window_becomes_files_of_the_form(form: dict[str, Any], tmp_path: Pa
     assert "no file   " + str(tmp_path / "rows-2026-02-28.jsonl") in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", [{"base_start": "nowhere"}, {"data_window_days": -1}, {"data_window_end": "soon"}, {"data_window_days": 3}, {"score_settings": {"judge.tasks": "target"}}])  # fmt: skip
+@pytest.mark.parametrize("change", [{"base_start": "nowhere"}, {"data_window_days": -1}, {"data_window_end": "soon"}, {"data_window_days": 3}])  # fmt: skip
 def test_wrong_settings_are_refused(form: dict[str, Any], change: dict[str, Any]) -> None:
     with pytest.raises(SystemExit) as left:
         door.run({**form, **change})

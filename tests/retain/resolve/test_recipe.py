@@ -57,7 +57,7 @@ def test_the_digest_is_of_the_content() -> None:
 JUDGE = ["score.judge.tasks=[open]", "score.judge.endpoint=http://127.0.0.1:1/v1", "score.judge.model=m"]
 
 
-@pytest.mark.parametrize("other", [["gate.on_fail=repair"], JUDGE])
+@pytest.mark.parametrize("other", [["gate.on_fail=repair"], JUDGE, ["score.target.metric=macro_f1"]])
 def test_what_needs_all_items_is_refused_beside_looks_that_may_end_early(other: list[str]) -> None:
     load("quickstart", ["gate.looks=4"])
     load("quickstart", other)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from retain.artifacts import read_scores
+from retain.config import parse
+from retain.errors import ConfigError
 from retain.gate.pairs import join
 from retain.gate.split import in_look
 from retain.score.config import ScoreConfig, TargetConfig, TaskSpec
@@ -75,3 +77,10 @@ def test_a_round_has_a_key_of_its_own_whatever_came_before(config: Any, tiny_lla
     again = score(config(4), tiny_llama, tmp_path / "second", cache=cache, decided=lambda look, scores: look == 2)
     assert again.left > 0
     assert len(list(cache.glob("*.json"))) == sum(len(jobs) for jobs in rounds[:2])
+
+
+def test_macro_f1_is_not_taken_apart() -> None:
+    settings = {"target": {"metric": "macro_f1"}, "rounds": 4}
+    with pytest.raises(ConfigError, match="all test rows together"):
+        parse(ScoreConfig, settings, where="score")
+    assert parse(ScoreConfig, {**settings, "rounds": 1}, where="score").rounds == 1

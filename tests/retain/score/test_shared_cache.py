@@ -37,6 +37,18 @@ def test_what_one_machine_scored_another_finds(store: str, tmp_path: Path, caplo
     assert "damaged" in caplog.text
 
 
+SHAPE = {"config": "sha256:2", "dtype": "bf16", "device": "cpu"}
+
+
+def test_the_smallest_budget_that_any_machine_found_counts_for_all(store: str, tmp_path: Path) -> None:
+    one, two = Shards(tmp_path / "one"), Shards(tmp_path / "two")
+    assert two.budget(SHAPE) is None
+    one.put_budget(SHAPE, 256)
+    two.put_budget(SHAPE, 512)  # had not asked again in the meantime
+    assert (one.budget(SHAPE), two.budget(SHAPE), Shards(tmp_path / "three").budget(SHAPE)) == (256, 256, 256)
+    assert one.budget({**SHAPE, "dtype": "fp32"}) is None
+
+
 def test_a_store_that_is_away_stops_no_scoring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -48,7 +60,9 @@ def test_a_store_that_is_away_stops_no_scoring(
     assert kept.get(KEY) is None
     kept.put(KEY, [ROW], META)
     assert kept.get(KEY) == ([ROW], META)
-    assert "are not shared" in caplog.text
+    kept.put_budget(SHAPE, 256)
+    assert kept.budget(SHAPE) == 256
+    assert caplog.text.count("is not shared") == 2
 
 
 def test_only_a_store_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
