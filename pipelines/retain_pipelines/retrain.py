@@ -118,7 +118,7 @@ def retrain(
     in_service = judged(served, "champion")
 
     def decide(scored: Any, role: str = "", **named: Any) -> Any:
-        fresh = judged(scored, role or ("repaired" if "first" in named else "candidate"))
+        fresh = judged(scored, role or "candidate")
         return gate(
             config=start.outputs["gate"], base_scores=fresh.outputs["base_judged"], champion_scores=in_service.outputs["candidate_judged"],
             candidate_scores=fresh.outputs["candidate_judged"], recipe=recipe, role=role, **done.shown(), **named,

@@ -108,6 +108,10 @@ class ScoreConfig(StepConfig):
         default="auto", description="prompt-completion test rows as chats or as plain text; the same as the step `template` has"
     )  # fmt: skip
     judge: JudgeConfig = Field(default=JudgeConfig(), description="a language model that compares both models' answers")
+    signal_rows: int = Field(
+        default=32, ge=0, description="general validation rows (part replay) on which a candidate's predictions are compared with the base's, "
+        "token by token: rise of cross-entropy and KL divergence, in nats; at most 2048 tokens of them; 0: not measured",
+    )  # fmt: skip
     rounds: Literal[1, 4] = Field(
         default=1, description="parts the items are scored in: 1, or the 4 looks of a gate that may end the scoring early; a recipe's gate.looks sets it"
     )  # fmt: skip

@@ -33,10 +33,12 @@ class Dial:
 
     @cached_property
     def engine(self) -> "Engine":
-        return load_engine(self.scoring, self.model, place.resolve(self.scoring))
+        return load_engine(self.scoring, self.model, place.resolve(self.scoring), keep=True)
 
     def at(self, merge: MergeConfig, adapter: Path) -> "Engine":
         """The engine with the very weights that this merge would write (rounded to the stored precision first)."""
+        from retain.score import packed
+
         engine, base = self.engine, Folder(self.base)
         try:
             change = adapters.read(adapter, base)
@@ -50,6 +52,7 @@ class Dial:
                     done.result()
         finally:
             base.close()
+        packed.pack(engine.model, engine.scorer.budget, keep=True)
         return engine
 
     def off(self, adapter: Path) -> "Engine":

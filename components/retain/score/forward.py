@@ -16,9 +16,11 @@ from retain.score import plan
 from retain.score.plan import Plan, Request, Row
 
 Answer = tuple[float, bool]
-SOFTMAX_ROWS = 64
-# Elements of logits held at once (fp32: 128 MB on a CPU, 1 GB on a GPU), of what a batch may score.
-LOGIT_ELEMENTS = {"cpu": 1 << 25, "cuda": 1 << 28}
+# Rows of logits whose softmax is taken at once: on a CPU few, so that they stay in the cache.
+SOFTMAX_ROWS = {"cpu": 8, "cuda": 64}
+# Bytes of logits held at once, of what a batch may score. On a CPU below 32 MiB: larger blocks are fetched from the system anew
+# each time by malloc, page by page, which costs a third of the output layer's time.
+LOGIT_BYTES = {"cpu": 28 << 20, "cuda": 1 << 30}
 SMALLEST_BUDGET = 64
 
 
@@ -58,7 +60,8 @@ class Scorer:
         self.model, self.max_length, self.tree, self.max_depth = model, max_length, tree, max_depth
         self.device = next(model.parameters()).device
         self.budget = budget
-        self.scored_budget = LOGIT_ELEMENTS[self.device.type] // model.config.get_text_config().vocab_size
+        row_bytes = model.config.get_text_config().vocab_size * model.dtype.itemsize
+        self.scored_budget = max(LOGIT_BYTES[self.device.type] // row_bytes, 1)
 
     def score(self, requests: Sequence[Request], done: Callable[[int], None] = lambda count: None) -> list[Answer]:
         """(sum of log-probabilities in nats, is it the greedy continuation) of each request; `done` counts requests."""
@@ -177,10 +180,10 @@ def _answers(rows: list[Row], index: dict[int, int], width: int, logits: torch.T
 def _normalisers(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(highest logit, log of the sum of exponentials) of each row of `logits` [n, V] in fp32, a block at a time."""
     highest, totals = [], []
-    for block in logits.split(SOFTMAX_ROWS):
-        top = block.amax(dim=-1, keepdim=True).float()
-        highest.append(top[:, 0])
-        totals.append((block.float() - top).exp_().sum(dim=-1).log_() + top[:, 0])
+    for block in logits.split(SOFTMAX_ROWS[logits.device.type]):
+        top, place = block.max(dim=-1, keepdim=True)
+        highest.append(top[:, 0].float())
+        totals.append((top.float() - block.float().log_softmax(dim=-1).gather(1, place))[:, 0])
     return torch.cat(highest), torch.cat(totals)
 
 

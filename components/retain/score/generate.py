@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from retain.score.lm import Engine
 
 DEFAULT_MAX_TOKENS = 256
-# A row of a generation holds its keys and values to the end: fewer tokens at once than in scoring.
+# Tokens of all rows at their end, in budgets of scoring: their keys and values are held, but they are computed one by one.
+BUDGETS = {"cpu": 16, "cuda": 4}
 ROWS_AT_MOST = 64
 
 
@@ -90,7 +91,7 @@ def _alike(settings: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
 
 def _rows(engine: "Engine", longest: Sequence[int], setting: dict[str, Any]) -> int:
     room = normalize_gen_kwargs(setting, DEFAULT_MAX_TOKENS)["max_gen_toks"]
-    return max(1, min(ROWS_AT_MOST, 4 * engine.scorer.budget // (len(longest) + room)))
+    return max(1, min(ROWS_AT_MOST, BUDGETS[engine.device.type] * engine.scorer.budget // (len(longest) + room)))
 
 
 def _shrink(engine: "Engine", batch: list[int], error: BaseException) -> None:

@@ -143,11 +143,14 @@ def _grow(members: list[int], requests: Sequence[Request], inputs: list[tuple[in
 
 
 def _batched(rows: list[Row], budget: int, scored_budget: int) -> Iterator[list[Row]]:
-    """Rows of like length together, longest first: little padding, and a lack of memory shows at once."""
+    """Rows of like length together (none a fifth shorter than the longest), longest first: little padding, and a lack of
+    memory shows at once."""
     batch: list[Row] = []
     scored = 0
     for row in sorted(rows, key=lambda row: (row.after, row.is_chain, -len(row.tokens), row.tokens)):
-        same = not batch or (row.after == batch[0].after and row.is_chain == batch[0].is_chain)
+        same = not batch or (
+            row.after == batch[0].after and row.is_chain == batch[0].is_chain and 5 * len(row.tokens) >= 4 * len(batch[0].tokens)
+        )  # fmt: skip
         full = batch and ((len(batch) + 1) * len(batch[0].tokens) > budget or scored + row.n_scored > scored_budget)
         if batch and (full or not same):
             yield batch

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from retain import digest, models
 from retain.errors import ConfigError
 from retain.progress import Progress
+from retain.resolve.work import base_folder
 from retain.score import place, tasks
 from retain.score.config import TARGET_TASK, ScoreConfig
 from retain.score.shards import Shards
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from retain.score.tasks import Keep, Leaf
 
 Role = Literal["base", "candidate", "champion", "repaired", "compressed"]
-ENGINE, ENGINE_VERSION = "retain", "1"
+ENGINE, ENGINE_VERSION = "retain", "2"
 TOKENS: dict[str, dict[str, list[int]]] = {}  # tokenizer digest → text → tokens: base and candidate share them
 Records = list[dict[str, Any]]
 
@@ -160,6 +161,22 @@ class Run:
         facts = {"version": target.VERSION, "num_fewshot": 0, "fewshot_seed": 0, "metric": config.metric}
         return Job(TARGET_TASK, TARGET_TASK, key, facts, len(rows), work)
 
+    def signals(self, kept: Shards, base: Mapping[str, str], dataset: Path) -> dict[str, Any]:
+        """{signals: …} for scores.json, kept like a task's records; nothing without general rows, or for the base itself."""
+        from retain.score import signals
+
+        rows = signals.general(dataset, self.config.signal_rows)
+        if not rows or base["digest"] == self.model_digest or models.is_encoder_decoder(self.model_dir):
+            return {}
+        items = digest.of_json([[row["shape"], row["payload"]] for row in rows])
+        key = {**self._key(), "task": "signals", "version": signals.VERSION, "items": items, "base": base["digest"], "prompt_completion": self.config.prompt_completion}  # fmt: skip
+        if (found := kept.get(key)) is None:
+            self.__dict__.pop("engine", None)  # room for one model at a time
+            measured = signals.measure(self.config, base_folder(base), self.model_dir, rows)
+            found = [], {**asdict(measured), "rise": measured.rise}
+            kept.put(key, *found)
+        return {"signals": found[1]}
+
     def _key(self) -> dict[str, Any]:
         """What every number depends on, whatever the task (gate.md, Hygiene). The template is in the tokenizer's digest."""
         return {
@@ -193,16 +210,19 @@ class Run:
             yield
 
 
-def load_engine(config: ScoreConfig, model_dir: Path, where: place.Place) -> "Engine":
-    """The model of a folder behind lm-eval's interface."""
+def load_engine(config: ScoreConfig, model_dir: Path, where: place.Place, *, keep: bool = False) -> "Engine":
+    """The model of a folder behind lm-eval's interface; `keep`: its weights stay where they can be changed (retain.score.packed)."""
     from transformers.utils import logging as quieter
 
+    from retain.score import attention, packed
     from retain.score.lm import Engine
     from retain.score.seq2seq import Seq2SeqEngine
 
     quieter.disable_progress_bar()
     pairs = models.is_encoder_decoder(model_dir)
     model = models.load_model(model_dir, dtype=where.dtype, device=where.device, seq2seq=pairs)
+    packed.pack(model, where.budget, keep=keep)
+    attention.use(model)
     return (Seq2SeqEngine if pairs else Engine)(
         model, models.load_tokenizer(model_dir), max_length=config.max_length, batch_tokens=where.budget, attention=config.attention,
         template_kwargs=config.template_kwargs, known=_tokens_of(model_dir),

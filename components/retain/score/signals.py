@@ -1,7 +1,7 @@
 """Signs of forgetting for nearly nothing: how far the tuned model's predictions moved on general text, token by token."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retain import models
 from retain.artifacts import IGNORED_LABEL, read_rows
-from retain.errors import DataRefused, IntegrityError
+from retain.errors import IntegrityError
 from retain.progress import track
 from retain.score import place
 from retain.score.config import ScoreConfig
@@ -17,9 +17,11 @@ from retain.score.config import ScoreConfig
 if TYPE_CHECKING:
     import torch
 
-    Logits = Callable[["torch.Tensor"], "torch.Tensor"]
-# Positions whose full distributions are compared at once: 256 × 50 000 in fp32 is 50 MB.
-BLOCK = 256
+Row = Mapping[str, Any]
+VERSION = "1"
+# Positions whose full distributions are kept of the base while the tuned model is loaded: 2048 × 50 000 in fp32 is 400 MB.
+POSITIONS = 2048
+LONGEST = 2048
 
 
 @dataclass(frozen=True)
@@ -37,71 +39,59 @@ class Signals:
         return self.tuned_cross_entropy - self.base_cross_entropy
 
 
-def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, dataset: Path, *, rows: int = 200) -> Signals:
-    """Signals on the first ``rows`` general validation rows (part replay, split validation) of ``dataset``; loads both models."""
+def general(dataset: Path, count: int) -> list[Row]:
+    """The first ``count`` rows of general text that were never trained on: part replay, split validation."""
+    rows = (row for row in read_rows(dataset, "retain.dataset/1") if row["part"] == "replay" and row["split"] == "validation")  # fmt: skip
+    return list(islice(rows, count))
+
+
+def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, rows: Sequence[Row]) -> Signals:
+    """Signals on ``rows``, up to POSITIONS tokens; loads one model after the other."""
     where = place.resolve(config)
-    texts = _general(dataset, models.load_tokenizer(base_dir), config, rows)
-    both = [models.load_model(folder, dtype=where.dtype, device=where.device) for folder in (base_dir, tuned_dir)]
-    one, two = (lambda ids, model=model: model(input_ids=ids, use_cache=False).logits[0] for model in both)
-    return compare(texts, one, two, device=where.device)
+    texts = _tokens(rows, models.load_tokenizer(base_dir), config)
+    base = list(_log_probabilities(base_dir, where, texts, "base"))
+    return compare(texts, base, _log_probabilities(tuned_dir, where, texts, "tuned"))
 
 
-def _general(dataset: Path, tokenizer: Any, config: ScoreConfig, rows: int) -> list[tuple[list[int], list[int]]]:
-    """(tokens, labels) of general rows that were never trained on."""
+def _tokens(rows: Sequence[Row], tokenizer: Any, config: ScoreConfig) -> list[tuple[list[int], list[int]]]:
+    """(tokens, places of the supervised ones) of each row, as the model was trained on such rows."""
     from retain.chat import Renderer
 
-    chosen = list(
-        islice(
-            (r for r in read_rows(dataset, "retain.dataset/1") if r["part"] == "replay" and r["split"] == "validation"),
-            rows,
-        )
-    )
-    if not chosen:
-        raise DataRefused("the dataset has no general rows to measure forgetting on", where=str(dataset), expected="rows with part replay and split validation")  # fmt: skip
     renderer = Renderer(tokenizer, config.chat_options())
-    rendered = renderer.encode(
-        [renderer.draft(r["shape"], json.loads(r["payload"]), where=f"row {r['id']}") for r in chosen]
-    )
-    limit = config.max_length or 2048
-    return [(row.input_ids[:limit], row.labels[:limit]) for row in rendered]
+    drafts = [renderer.draft(row["shape"], json.loads(row["payload"]), where=f"row {row['id']}") for row in rows]
+    limit, left, found = config.max_length or LONGEST, POSITIONS, []
+    for row in renderer.encode(drafts):
+        places = [i for i, label in enumerate(row.labels[:limit]) if label != IGNORED_LABEL and i > 0][:left]
+        if places:
+            found.append((list(row.input_ids[: places[-1] + 1]), places))
+            left -= len(places)
+    return found
 
 
-def compare(
-    texts: Sequence[tuple[list[int], list[int]]], base: "Logits", tuned: "Logits", *, device: str = "cpu"
-) -> Signals:
-    """Signals over ``texts`` (tokens, labels); ``base`` and ``tuned`` give logits [T, V] for input ids [1, T]."""
+def _log_probabilities(folder: Path, where: place.Place, texts: Sequence[tuple[list[int], list[int]]], name: str) -> "Iterator[torch.Tensor]":  # fmt: skip
+    """Of every supervised token's position in each text: fp32 [n, V], on the CPU."""
+    import torch
+
+    model = models.load_model(folder, dtype=where.dtype, device=where.device)
+    with torch.inference_mode():
+        for tokens, places in track(texts, f"signals {name}", total=len(texts), unit="texts"):
+            logits = model(input_ids=torch.tensor([tokens], device=where.device), use_cache=False).logits[0]
+            yield logits[torch.tensor(places) - 1].float().log_softmax(-1).cpu()
+
+
+def compare(texts: Sequence[tuple[list[int], list[int]]], base: "Iterable[torch.Tensor]", tuned: "Iterable[torch.Tensor]") -> Signals:  # fmt: skip
+    """Signals over ``texts`` (tokens, supervised places), from both models' log-probabilities [n, V] at these places."""
     import torch
 
     sums = torch.zeros(3, dtype=torch.float64)
-    count = 0
-    with torch.inference_mode():
-        for tokens, labels in track(texts, "signals", total=len(texts), unit="texts"):
-            ids = torch.tensor([tokens], device=device)
-            at = torch.tensor(
-                [i - 1 for i, label in enumerate(labels) if label != IGNORED_LABEL and i > 0],
-                dtype=torch.long,
-                device=device,
-            )
-            for own, other, targets in _blocks(base(ids), tuned(ids), at, ids[0]):
-                sums += _of_block(own, other, targets)
-                count += len(targets)
+    for (tokens, places), own, other in zip(texts, base, tuned, strict=True):
+        column = torch.tensor([tokens[i] for i in places])[:, None]
+        kl = (own.exp() * (own - other)).sum()
+        sums += torch.stack([-own.gather(1, column).sum(), -other.gather(1, column).sum(), kl]).double()
     if not bool(torch.isfinite(sums).all()):
         raise IntegrityError(
             "a model's output on general text is not a number", got=sums.tolist(), fix="look for NaN in the weights"
         )
+    count = sum(len(places) for _, places in texts)
     means = (sums / max(count, 1)).tolist()
     return Signals(count, means[0], means[1], means[2])
-
-
-def _blocks(base: "torch.Tensor", tuned: "torch.Tensor", at: "torch.Tensor", ids: "torch.Tensor") -> Iterator[tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]]:  # fmt: skip
-    for places in at.split(BLOCK):
-        yield base[places].float().log_softmax(-1), tuned[places].float().log_softmax(-1), ids[places + 1]
-
-
-def _of_block(base: "torch.Tensor", tuned: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-    """Sums of -log p_base, -log p_tuned and KL over a block of positions; log-probabilities [n, V]."""
-    import torch
-
-    column = targets[:, None]
-    kl = (base.exp() * (base - tuned)).sum()
-    return torch.stack([-base.gather(1, column).sum(), -tuned.gather(1, column).sum(), kl]).double().cpu()

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from retain.score.shards import Shards
 class ScoreResult:
     """tasks: name → {metric, mean, n, chance, version, …}; cached: names that were not computed anew; seconds: of scoring.
 
-    left: items that were not scored because the gate's rule had decided without them.
+    left: items that were not scored because the gate's rule had decided without them. signals: of forgetting, on general text.
     """
 
     model_digest: str
@@ -32,6 +32,7 @@ class ScoreResult:
     cached: list[str]
     seconds: float
     left: int = 0
+    signals: Mapping[str, float] = field(default_factory=dict)
 
 
 Decided = Callable[[int, Scores], bool]
@@ -39,7 +40,7 @@ Decided = Callable[[int, Scores], bool]
 
 def score(
     config: ScoreConfig, model_dir: Path, scores: Path, *, dataset: Path | None = None, cache: Path | None = None, role: Role = "candidate",
-    decided: Decided | None = None,
+    decided: Decided | None = None, base: Mapping[str, str] | None = None,
 ) -> ScoreResult:  # fmt: skip
     """Score ``model_dir`` and write ``scores``/{items.parquet, scores.json}.
 
@@ -47,15 +48,17 @@ def score(
     kept there under their full key (model, items, settings, precision, device, batches, engine) and found again; with
     all of them found, no model is loaded. Without a cache they are kept beside the output until it is complete, so
     that a killed scoring goes on where it was. decided: asked after each round but the last (config.rounds) with its number
-    and the scores so far; where it says yes, the other items are not scored.
+    and the scores so far; where it says yes, the other items are not scored. base: address, revision and digest of what a candidate was
+    made from; both models' predictions on general rows of ``dataset`` are compared (retain.score.signals).
     """
     check_writable(scores)
     models.check_folder(model_dir)
-    return complete(Run(config, model_dir, role), scores, dataset, cache, decided=decided)
+    return complete(Run(config, model_dir, role), scores, dataset, cache, decided=decided, base=base)
 
 
 def complete(
     run: Run, scores: Path, dataset: Path | None, cache: Path | None, *, model_digest: str = "", decided: Decided | None = None,
+    base: Mapping[str, str] | None = None,
 ) -> ScoreResult:  # fmt: skip
     """Do what of ``run`` is not kept yet and write the scores, under another digest than the folder's where one is given.
 
@@ -67,6 +70,8 @@ def complete(
     done, meta = _rounds(run, kept, dataset, named, decided)
     while not run.held(kept):
         done, meta = _rounds(run, kept, dataset, named, decided)
+    if base and dataset is not None:
+        meta |= run.signals(kept, base, dataset)
     write_scores(scores, [row for _, rows, _, _ in done for row in rows], meta)
     if cache is None:
         shutil.rmtree(scores / ".shards")
@@ -150,5 +155,5 @@ def _result(meta: Mapping[str, Any], done: Sequence[Done], seconds: float) -> Sc
     table, anew = meta["tasks"], {job.task for job, _, _, kept in done if not kept}
     return ScoreResult(
         meta["model_digest"], table, sum(task["n"] for task in table.values()), sum(task["truncated"] for task in table.values()),
-        [name for name in table if name not in anew], seconds, meta["rounds"]["items_left"],
+        [name for name in table if name not in anew], seconds, meta["rounds"]["items_left"], meta.get("signals", {}),
     )  # fmt: skip

@@ -57,6 +57,10 @@ def score(
     tasks: Annotated[str, typer.Option(help="lm-eval tasks, groups or YAML files, separated by commas.")] = "core",
     baseline: Annotated[str, typer.Option(help="A second model, scored on the same items (out/base).")] = "",
     champion: Annotated[str, typer.Option(help="The model in service, scored on the same items (out/champion).")] = "",
+    adapter: Annotated[
+        str,
+        typer.Option(help="Score the model (out/base) and it with this adapter, in one load: a preview, for no gate."),
+    ] = "",
     include_path: Annotated[
         list[Path] | None, typer.Option(help="Folder with task YAML files of your own (again for more).")
     ] = None,
@@ -85,13 +89,16 @@ def score(
     spec = {"num_fewshot": "task" if num_fewshot < 0 else num_fewshot, "limit": limit}
     settings: dict[str, Any] = {
         "tasks": [{"name": name.strip(), **spec} for name in tasks.split(",") if name.strip()], "device": device, "dtype": dtype,
-        "include_path": [str(path.absolute()) for path in include_path or []],
+        "include_path": [str(path.absolute()) for path in include_path or []], **flags(overrides, "score."),
     }  # fmt: skip
     how: dict[str, Any] = {}
     if recipe:
         loaded = load(recipe, overrides)
         settings = score_settings(loaded).as_parameter()
         how = {"policy": loaded.gate.as_parameter(), "baseline": str(out / "base")} if baseline else {}
+    if adapter:
+        _preview(settings, model, adapter, dataset, out, json, others=baseline or champion)
+        return
     results = {}
     for name, uri in (("base", baseline), ("champion", champion), ("candidate", model)):
         if uri:
@@ -99,7 +106,7 @@ def score(
                 json,
                 run,
                 settings,
-                _pinned(uri),
+                _pinned(baseline or uri),
                 str(_folder(uri)),
                 dataset,
                 str(out / name),
@@ -109,6 +116,17 @@ def score(
             )
             how |= {"champion": str(out / "champion")} if how and name == "champion" else {}
     _emit(results, json)
+
+
+def _preview(
+    settings: dict[str, Any], model: str, adapter: str, dataset: str, out: Path, json: bool, *, others: str
+) -> None:
+    from retain.score.door import preview
+
+    if others:
+        raise UsageError("an adapter is compared with the model it is put into", got=others, fix="leave --baseline and --champion out")  # fmt: skip
+    found = quiet(json, preview, settings, str(_folder(model)), adapter, dataset, str(out / "base"), str(out / "candidate"))  # fmt: skip
+    _emit(found, json)
 
 
 def judge(

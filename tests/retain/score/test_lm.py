@@ -7,38 +7,33 @@ import pytest
 
 from retain import models
 
-ASKED = [
-    ("tiny_choice", 0), ("tiny_choice", 3), ("tiny_letters", 0), ("tiny_inputs", 0), ("tiny_last", 0), ("tiny_text", 0),
-    ("tiny_answer", 0), ("tiny_answer", 2),
-]  # fmt: skip
-
-
-def evaluate(lm: Any, tasks: Path, names: list[str], **settings: Any) -> Any:
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    return simple_evaluate(lm, tasks=names, task_manager=manager, bootstrap_iters=0, **settings)
+ASKED = {0: ["tiny_choice", "tiny_letters", "tiny_inputs", "tiny_last", "tiny_text", "tiny_answer"], 2: ["tiny_answer"], 3: ["tiny_choice"]}  # fmt: skip
+Samples = dict[tuple[str, int], tuple[list[Any], list[Any]]]
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_llama: Path) -> Any:
+def both(tiny_llama: Path, tiny_tasks: Path, tiny_engine: Any) -> Samples:
+    """(task, shots) → lm-eval's samples with its own backend and with ours."""
+    from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
-    return HFLM(
-        pretrained=models.load_model(tiny_llama, dtype="fp32"),
-        tokenizer=models.load_tokenizer(tiny_llama),
-        batch_size=3,
-    )
+    reference = HFLM(pretrained=models.load_model(tiny_llama, dtype="fp32"), tokenizer=models.load_tokenizer(tiny_llama), batch_size=3)  # fmt: skip
+    manager = TaskManager(include_path=str(tiny_tasks), include_defaults=False)
+    found: Samples = {}
+    for shots, names in ASKED.items():
+        settings: dict[str, Any] = {"num_fewshot": shots} if shots else {}
+        theirs, ours = (
+            simple_evaluate(lm, tasks=names, task_manager=manager, bootstrap_iters=0, **settings)["samples"]
+            for lm in (reference, tiny_engine())
+        )
+        found |= {(name, shots): (theirs[name], ours[name]) for name in names}
+    return found
 
 
-@pytest.mark.parametrize(("name", "shots"), ASKED)
-def test_numbers_are_those_of_lm_eval(
-    name: str, shots: int, tiny_tasks: Path, tiny_engine: Any, reference: Any
-) -> None:
-    settings: dict[str, Any] = {"num_fewshot": shots} if shots else {}
-    theirs = evaluate(reference, tiny_tasks, [name], **settings)["samples"][name]
-    ours = evaluate(tiny_engine(), tiny_tasks, [name], **settings)["samples"][name]
+@pytest.mark.parametrize(("name", "shots"), [(name, shots) for shots, names in ASKED.items() for name in names])
+def test_numbers_are_those_of_lm_eval(name: str, shots: int, both: Samples) -> None:
+    theirs, ours = both[name, shots]
     assert len(ours) == len(theirs) > 0
     for one, two in zip(ours, theirs, strict=True):
         assert (one["doc_id"], one["filter"]) == (two["doc_id"], two["filter"])

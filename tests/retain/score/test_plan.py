@@ -92,3 +92,10 @@ def test_rows_too_deep_for_a_sliding_window_are_plain() -> None:
     ]
     rows = [row for batch in made(requests, max_depth=10).batches for row in batch]
     assert sorted(len(row.scored) for row in rows) == [1, 1, 2]
+
+
+def test_no_row_is_padded_by_more_than_a_quarter() -> None:
+    requests = [Request((1000 + i, *range(20 + i)), (9,), i) for i in range(60)]
+    sizes = [[len(row.tokens) for row in batch] for batch in made(requests, budget=4096).batches]
+    assert all(5 * min(batch) >= 4 * max(batch) for batch in sizes)
+    assert len(sizes) < 10

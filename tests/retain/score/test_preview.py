@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from retain import digest, models
-from retain.artifacts import read_scores
+from retain.artifacts import read_scores, write_rows
+from retain.digest import canonical_json
 from retain.errors import IntegrityError
 from retain.merge.config import MergeConfig
-from retain.score.config import ScoreConfig, TaskSpec
+from retain.score.config import ScoreConfig, TargetConfig, TaskSpec
 from retain.score.preview import DIGEST, Preview
+from retain.score.signals import general, measure
 from retain.score.work import score
 
 
@@ -67,23 +69,51 @@ def test_a_folder_without_an_adapter(tiny_llama: Path, tmp_path: Path) -> None:
         Preview(ScoreConfig(), tiny_llama, tmp_path).dial.at(MergeConfig(), tmp_path)
 
 
-def test_signals_of_a_base_against_itself_are_zero_and_grow_with_the_change(
-    tiny_llama: Path, adapter: Path, tmp_path: Path, chats: Any
-) -> None:
-    from retain.artifacts import write_rows
-    from retain.digest import canonical_json
-    from retain.score.signals import measure
-
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory, chats: Any) -> Path:
+    """A dataset with general validation rows and one test row."""
+    parts = [("replay", "validation", chat) for chat in chats] + [("target", "test", chats[0])]
     rows = [
-        {"id": str(i), "source": "general", "part": "replay", "split": "validation", "shape": "messages", "weight": 1.0, "payload": canonical_json({"messages": chat})}
-        for i, chat in enumerate(chats)
+        {"id": str(i), "source": part, "part": part, "split": split, "shape": "messages", "weight": 1.0, "payload": canonical_json({"messages": chat})}
+        for i, (part, split, chat) in enumerate(parts)
     ]  # fmt: skip
-    write_rows(tmp_path / "dataset", "retain.dataset/1", rows)
-    config, tuned = ScoreConfig(dtype="fp32"), merged(tiny_llama, adapter, tmp_path / "merged")
-    same = measure(config, tiny_llama, tiny_llama, tmp_path / "dataset")
-    moved = measure(config, tiny_llama, tuned, tmp_path / "dataset")
+    folder = tmp_path_factory.mktemp("replayed")
+    write_rows(folder, "retain.dataset/1", rows)
+    return folder
+
+
+def test_signals_of_a_base_against_itself_are_zero_and_grow_with_the_change(
+    tiny_llama: Path, adapter: Path, tmp_path: Path, replayed: Path
+) -> None:
+    config, tuned, rows = (
+        ScoreConfig(dtype="fp32"),
+        merged(tiny_llama, adapter, tmp_path / "merged"),
+        general(replayed, 200),
+    )
+    same, moved = (measure(config, tiny_llama, other, rows) for other in (tiny_llama, tuned))
     assert same.rise == pytest.approx(0, abs=1e-6)
     assert same.kl == pytest.approx(0, abs=1e-6)
     assert moved.tokens == same.tokens > 50
     assert moved.kl > 1e-4
-    assert measure(config, tiny_llama, tuned, tmp_path / "dataset", rows=3).tokens < moved.tokens
+    assert measure(config, tiny_llama, tuned, rows[:3]).tokens < moved.tokens
+
+
+def test_a_candidates_scores_say_what_general_text_became(
+    tiny_llama: Path, tiny_tasks: Path, adapter: Path, tmp_path: Path, replayed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept like scores: a second scoring loads nothing."""
+    tuned = merged(tiny_llama, adapter, tmp_path / "merged")
+    base = {"uri": str(tiny_llama), "revision": "", "digest": digest.of_model(tiny_llama)}
+    target = TargetConfig(metric="exact_match", max_new_tokens=2)
+
+    def scored(name: str, **changes: Any) -> Any:
+        config = ScoreConfig(dtype="fp32", target=target, **changes)
+        return score(config, tuned, tmp_path / name, dataset=replayed, cache=tmp_path / "cache", base=base).signals
+
+    found = scored("one")
+    assert found == read_scores(tmp_path / "one")[1]["signals"]
+    assert found["kl"] > 1e-4
+    assert found["rise"] == pytest.approx(found["tuned_cross_entropy"] - found["base_cross_entropy"])
+    monkeypatch.setattr(models, "load_model", None)
+    assert scored("two") == found
+    assert scored("three", signal_rows=0) == {}

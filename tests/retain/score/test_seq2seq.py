@@ -40,8 +40,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-@pytest.mark.parametrize("name", ["tiny_choice", "tiny_letters", "tiny_last", "tiny_answer"])
-def test_numbers_are_those_of_lm_eval(name: str, folder: Path, tiny_tasks: Path) -> None:
+NAMES = ["tiny_choice", "tiny_letters", "tiny_last", "tiny_answer"]
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path, tiny_tasks: Path) -> Any:
+    """Samples of each task by lm-eval's own backend, and by ours."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -50,13 +54,18 @@ def test_numbers_are_those_of_lm_eval(name: str, folder: Path, tiny_tasks: Path)
 
     model, tokenizer = models.load_model(folder, dtype="fp32", seq2seq=True), models.load_tokenizer(folder)
     manager = TaskManager(include_path=str(tiny_tasks), include_defaults=False)
-    theirs, ours = (
-        simple_evaluate(lm, tasks=[name], task_manager=manager, bootstrap_iters=0)["samples"][name]
+    return [
+        simple_evaluate(lm, tasks=NAMES, task_manager=manager, bootstrap_iters=0)["samples"]
         for lm in (
             HFLM(pretrained=model, tokenizer=tokenizer, backend="seq2seq", batch_size=1),
             Seq2SeqEngine(model, tokenizer, batch_tokens=100),
         )
-    )
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_are_those_of_lm_eval(name: str, both: Any) -> None:
+    theirs, ours = (samples[name] for samples in both)
     assert len(ours) == len(theirs) >= 9
     for one, two in zip(ours, theirs, strict=True):
         for [a], [b] in zip(one["resps"], two["resps"], strict=True):

@@ -177,7 +177,7 @@ def _environment() -> dict[str, str]:
 
 
 FLIPS: dict[str, Any] = {
-    "batch_tokens": 512, "max_length": 64, "attention": "plain", "apply_chat_template": True, "system_text": "short answers",
+    "batch_tokens": 384, "max_length": 64, "attention": "plain", "apply_chat_template": True, "system_text": "short answers",
     "template_kwargs": {"date": "today"}, "fewshot_as_multiturn": False,
 }  # fmt: skip
 
