@@ -66,7 +66,7 @@ def test_every_parameter_has_a_default_without_a_null(compiled: dict) -> None:
             )
 
 
-GROUPS = {"base", "candidate", "data", "gate", "merge", "publish", "route", "run", "score", "train"}
+GROUPS = {"base", "candidate", "compress", "data", "gate", "merge", "publish", "route", "run", "score", "train"}
 
 
 def test_the_run_form_groups_by_name_alone_and_stays_short(compiled: dict) -> None:

@@ -126,7 +126,8 @@ def test_a_smaller_form_is_gated_again_and_is_what_ships(world: Path, careful: d
     done = retain(world, "run", "careful.yaml", *settings, "--json")
     found = outcome(done)
     verdict, run = found["verdict"], Path(found["folder"])
-    assert (done.returncode, verdict["verdict"], verdict["attempt"]) == (0, "pass", 2), done.stderr[-3000:]
+    assert (done.returncode, verdict["verdict"]) == (0, "pass"), done.stderr[-3000:]
+    assert verdict["attempt"] > 1, "it is another candidate on the same items"
     assert "── merge  (unchanged: kept from an earlier run)" in done.stderr
     small = next(run.glob("artifacts/*/compress/compressed"))
     assert digest.of_model(small) == verdict["candidate_digest"] == found["published"]["digest"]

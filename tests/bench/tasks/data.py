@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import datasets
 
@@ -111,8 +112,8 @@ def ifeval(**_: Any) -> dict[str, datasets.Dataset]:
 
 def follows(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
     """lm-eval's own checks of the instructions."""
-    os.environ.setdefault("LOCAL_RANK", "1")  # only the first process of several fetches nltk's data when imported
-    from lm_eval.tasks.ifeval.utils import process_results
+    with patch.dict(os.environ, LOCAL_RANK="1"):  # when imported, the first process of several fetches nltk's data
+        from lm_eval.tasks.ifeval.utils import process_results
 
     found = process_results(doc, results)
     return {name: found[name] for name in ("prompt_level_strict_acc", "inst_level_strict_acc")}
