@@ -46,7 +46,7 @@ class Engine(LM):
         depth = selfcheck.deepest_tree(model.config)
         tree = attention == "auto" and depth > 0
         self.scorer = forward.Scorer(model, max_length=self.max_length, budget=batch_tokens, tree=tree, max_depth=depth)
-        self._checked: set[bool] = set()
+        self._checked: dict[bool, int] = {}
 
     # ------------------------------------------------------------------ lm-eval's three questions
     def loglikelihood(self, requests: Sequence[Instance], **_: Any) -> list[tuple[float, bool]]:
@@ -132,7 +132,7 @@ class Engine(LM):
                 )  # fmt: skip
             if self.cut(request):
                 self.truncated.add(request.group)
-        self._check_once(requests)
+        self._check(requests)
         answers = self.scorer.score(requests, self.done)
         forward.check_finite(answers, name)
         return answers
@@ -148,14 +148,16 @@ class Engine(LM):
         )
         return [Request(tuple(before), tuple(after), (owner, k)) for k, (before, after) in enumerate(parts)]
 
-    def _check_once(self, requests: Sequence[Request]) -> None:
-        """The self-check, once without and once with a prefix (fixed few-shot examples), when first needed."""
+    def _check(self, requests: Sequence[Request]) -> None:
+        """The self-check, without and with a prefix (fixed few-shot examples), when first needed and again for longer items:
+        a window that no configuration confesses shows only beyond its length."""
         if not self.scorer.tree or not requests:
             return
         kind = bool(self.scorer.plan(requests).prefix)
-        if kind not in self._checked:
+        longest = max(len(request.inputs(self.max_length)) for request in requests)
+        if longest > self._checked.get(kind, 0):
             self.scorer.tree = selfcheck.agrees(self.scorer, requests)
-            self._checked.add(kind)
+            self._checked[kind] = longest
 
     # ------------------------------------------------------------------ chat template
     @property

@@ -1,13 +1,17 @@
 """Trees, prefixes and batches give the numbers of plain scoring, on every family, or are not used."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from retain import models
 from retain.errors import EnvironmentFault
-from retain.score import selfcheck
+from retain.score import plan, selfcheck
 from retain.score.forward import Scorer
+from retain.score.lm import Engine
 from retain.score.plan import Request
 
 SHAPE: dict[str, Any] = {
@@ -18,7 +22,8 @@ FAMILIES = {
     "llama": {}, "qwen2": {}, "qwen3": {}, "gemma": {}, "gemma2": {"sliding_window": 24, "final_logit_softcapping": 5.0, "attn_implementation": "eager"},
     "gemma3_text": {"sliding_window": 24}, "mistral": {"sliding_window": 24},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 48}, "bloom": {"n_head": 4, "n_layer": 2},
-    "mamba": {"state_size": 4, "num_hidden_layers": 2},
+    "mamba": {"state_size": 4, "num_hidden_layers": 2}, "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 24},
+    "llama4_text": {"attention_chunk_size": 24, "no_rope_layers": [1, 1], "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 48},
 }  # fmt: skip
 
 
@@ -77,7 +82,7 @@ def test_numbers_are_those_of_one_plain_pass_per_choice(family: str, shared: int
 
 def test_trees_are_used_where_they_are_valid_and_only_there() -> None:
     used = {family: scorer(build(family), requests()).tree for family in FAMILIES}
-    assert {family for family, tree in used.items() if not tree} == {"bloom", "mamba"}
+    assert {family for family, tree in used.items() if not tree} == {"bloom", "mamba", "gpt_neo"}
 
 
 def test_a_wrong_tree_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -86,6 +91,38 @@ def test_a_wrong_tree_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     monkeypatch.setattr(selfcheck, "deepest_tree", lambda config: selfcheck.UNBOUNDED)
     assert scorer(model, requests()).tree is False
     assert "not valid" in caplog.text
+
+
+def test_a_window_that_only_long_items_meet_is_found_when_they_come(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(selfcheck, "deepest_tree", lambda config: selfcheck.UNBOUNDED)
+    model, long = build("mistral"), requests()
+    short = [Request(request.context[:5], request.continuation, request.group) for request in long]
+    engine = Engine(model, models.load_tokenizer(tiny_llama), max_length=256)
+    for asked, tree in ((short, True), (long, False)):
+        found = engine.score_tokens(asked, str)
+        assert engine.scorer.tree is tree
+        assert [value for value, _ in found] == pytest.approx([by_hand(model, request)[0] for request in asked], abs=1e-3)  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", ["", "leak", "positions"])
+def test_in_bf16_too_a_wrong_tree_is_told_from_rounding(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Branches that see each other, and positions that count along the row; weights as large as to make sharp predictions."""
+    model = build("llama").to(torch.bfloat16)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 20 if weight.dim() == 2 else 1
+    add = plan.Row.add
+
+    def shifted(row: plan.Row, *rest: Any) -> list[int]:
+        start, path = len(row.tokens), add(row, *rest)
+        row.depths[start:] = range(row.after + start, row.after + len(row.tokens))
+        return path
+
+    if wrong == "leak":
+        monkeypatch.setattr(plan.Row, "sees", lambda row: np.tri(len(row.tokens), dtype=bool))
+    if wrong == "positions":
+        monkeypatch.setattr(plan.Row, "add", shifted)
+    assert scorer(model, requests()).tree is not bool(wrong)
 
 
 @pytest.mark.parametrize("budget", [64, 100, 4096])
