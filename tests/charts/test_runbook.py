@@ -1,5 +1,7 @@
-"""The runbook names what is there: objects of the chart, its keys, and verbs of the command line."""
+"""The runbook names what is there: objects of the chart and its keys; the verbs of the command line: tests/pipelines/test_pages.py."""
 
+import functools
+import itertools
 import os
 import re
 import shlex
@@ -7,11 +9,13 @@ import subprocess
 import sys
 import time
 
+import helm_python
 import pytest
 import yaml
 from charts_of import CHART, example
 from kfp_server import World, serving
 
+from retain.resolve.settings import merge
 from retain_pipelines import profile as profiles
 
 PAGE = (CHART / "README.md").read_text(encoding="utf-8")
@@ -63,16 +67,28 @@ def test_keys_in_the_text_exist(chart):
             node = node[name]
 
 
-def test_verbs_in_the_text_exist():
-    """``retain VERB`` of the runbook and of the jobs against the command line's own list."""
-    said = set(re.findall(r"\bretain (submit|schedule|upload|plan|history|pull|promote)\b", TEXT)) | {
-        "upload",
-        "schedule",
-        "pull",
-    }
-    listed = subprocess.run([sys.executable, "-m", "retain_pipelines.cli", "--help"], capture_output=True, text=True, check=True).stdout  # fmt: skip
-    for verb in said:
-        assert re.search(rf"^\W*{verb}\b", listed, re.MULTILINE), verb
+def test_helm_takes_what_the_helm_lines_say(chart):
+    """Each line's chart, values file and settings, linted and rendered; my-values.yaml is one of the examples, as the page says."""
+    lines = [shlex.split(line) for line in LINES if line.startswith("helm ") and "charts/retain" in line]
+    assert {words[1] for words in lines} == {"lint", "upgrade"}
+    for words in lines:
+        values = {}
+        for flag, value in itertools.pairwise(words):
+            values = merge(values, values_in(value) if flag == "-f" else setting(value) if flag == "--set" else {})
+        assert chart.render(values)
+        assert not helm_python.lint(CHART, values, strict=True, namespace="retain")["errors"]
+
+
+def setting(text):
+    """``a.b=true`` as values."""
+    key, _, value = text.partition("=")
+    return functools.reduce(lambda inner, name: {name: inner}, reversed(key.split(".")), yaml.safe_load(value))
+
+
+def values_in(path):
+    if path == "my-values.yaml":
+        return example("production")
+    return yaml.safe_load((CHART.parents[1] / path).read_text(encoding="utf-8"))
 
 
 def the_map(manifests, name):
