@@ -81,8 +81,8 @@ domain's gain are measured, and the gate judges the routed system, router's mist
 
 `--param NAME=VALUE` (run, submit, schedule create) sets what a pipeline has and no recipe; everything else is the recipe's.
 
-Weights do not travel as artifacts: where a profile has `models_uri` (the shipped ones do), train, merge, combine and repair leave them there by
-content, and KFP carries the small files and the address. Take `s3://` where runs are approved from a laptop (`retain approve`), a folder on the
+Weights do not travel as artifacts: where a profile has `models_uri` (the shipped ones do), train, merge, combine, compress and repair leave them there
+by content, and KFP carries the small files and the address. Take `s3://` where runs are approved from a laptop (`retain approve`), a folder on the
 volume where all reading is done by steps. The place is emptied by whoever owns it; a step whose weights are gone says so, and
 `retain submit --fresh` takes nothing from the cache.
 

@@ -11,7 +11,7 @@ from typing import Any
 from retain import images
 from retain.errors import ConfigError, UsageError
 from retain.resolve.recipe import Recipe
-from retain_pipelines.profile import PodSettings, Profile
+from retain_pipelines.profile import PodSettings, Profile, quantity
 
 RUN_ID_FIELD = "metadata.labels['pipeline/runid']"  # KFP puts the run's id on every pod
 FETCHING = ("resolve", "pair", "renew")  # the first tasks, which fetch the base
@@ -96,8 +96,10 @@ def _dress(task: Any, profile: Profile, taken: Images, recipe: Recipe, environme
         pod = pod.model_copy(
             update={"gpu_count": 0, "node_selector": {}, "tolerations": [], "shm": "", "cpu": "1", "memory": "4Gi"}
         )
-    needs_torch = task.container_spec.image == images.reference("gpu") or (step in FETCHING and converts(recipe))
-    kind: images.Kind = "gpu" if needs_torch else "cpu"
+    unpacks = step in FETCHING and converts(recipe)
+    if unpacks:  # the whole base is in memory once
+        pod = _as_large(pod, profile.steps["merge"])
+    kind: images.Kind = "gpu" if unpacks or task.container_spec.image == images.reference("gpu") else "cpu"
     task.set_container_image(taken.reference(kind))
     _size(task, pod)
     _place(task, pod, profile)
@@ -110,6 +112,13 @@ def _dress(task: Any, profile: Profile, taken: Images, recipe: Recipe, environme
         _give(task, profile.judge.secret, profile.judge.key, recipe.score.judge.api_key_env)
     if step == "close":
         _tell_the_outside(task, profile)
+
+
+def _as_large(pod: PodSettings, other: PodSettings) -> PodSettings:
+    """The same pod with no fewer cores and no less memory than another."""
+    return pod.model_copy(
+        update={name: max(getattr(pod, name), getattr(other, name), key=quantity) for name in ("cpu", "memory")}
+    )
 
 
 def _train_job(profile: Profile, taken: Images, pod: PodSettings) -> str:

@@ -68,6 +68,8 @@ def test_three_profiles_are_shipped_and_load() -> None:
     assert set(profile.profiles()) == {"default", "spot", "airgapped"}
     for name in profile.profiles():
         assert set(profile.load(name).steps) == set(profile.STEPS)
+        said = yaml.safe_load(profile.profiles()[name].read_text())["steps"]
+        assert set(profile.WITH_TORCH) <= set(said), "what holds weights is sized on purpose, never by the defaults"
 
 
 @pytest.mark.parametrize("name", ["default", "spot", "airgapped"])
@@ -83,6 +85,8 @@ def test_every_pipeline_compiles_with_every_profile_against_the_protos(
         json_format.ParseDict(config, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
         container = spec["deploymentSpec"]["executors"][label]["container"]
         assert "@sha256:" in container["image"], label
+        step = label.removeprefix("exec-").rstrip("-0123456789")
+        assert ("retain-gpu" in container["image"]) == (step in (*profile.WITH_TORCH, *pods.FETCHING)), label
         assert container["resources"]["resourceMemoryLimit"], label
         assert container["resources"]["resourceCpuLimit"], label
         assert config["activeDeadlineSeconds"], label
@@ -115,6 +119,17 @@ def test_merge_has_an_entry_of_its_own_the_gpu_image_on_a_cpu_node(spot: Pods) -
     )
     assert "accelerator" not in spot.container("merge")["resources"]
     assert "nodeSelector" not in spot.pod("merge")
+
+
+def test_a_base_that_is_unpacked_has_the_room_of_a_merge(spot: Pods, tmp_path: Path, quickstart: Recipe) -> None:
+    assert (
+        spot.container("resolve")["resources"]["resourceMemoryLimit"]
+        == spot.container("merge")["resources"]["resourceMemoryLimit"]
+    )
+    large = built({**SMALL, "steps": {"resolve": {"memory": "96Gi"}}}, tmp_path, quickstart)
+    assert large.container("resolve")["resources"]["resourceMemoryLimit"] == "96Gi"
+    plain = recipe("quickstart", ["model.base_model=s3://models/base"])
+    assert built(SMALL, tmp_path, plain).container("resolve")["resources"]["resourceMemoryLimit"] == "4Gi"
 
 
 def test_rehearse_has_a_gpu_only_where_the_recipe_wants_it(spot: Pods) -> None:

@@ -40,7 +40,10 @@ def run(
         Runner, typer.Option(help="process: every step in this environment; docker: in the images of `make images`.")
     ] = Runner.process,
     pipeline: Annotated[
-        str, typer.Option(help="finetune-without-forgetting, or another one that trains: domain-adapters, retrain.")
+        str,
+        typer.Option(
+            help="finetune-without-forgetting, or another one that trains: retrain, domain-adapters, domain-routing."
+        ),
     ] = "finetune-without-forgetting",
     param: Annotated[
         list[str] | None,

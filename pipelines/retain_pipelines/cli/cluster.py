@@ -32,7 +32,9 @@ Digests = Annotated[
 ]
 Pipeline = Annotated[
     str,
-    typer.Option(help="finetune-without-forgetting, domain-adapters, regression-gate or retrain; README of pipelines/"),
+    typer.Option(
+        help="finetune-without-forgetting, retrain, domain-adapters, domain-routing or regression-gate; README of pipelines/"
+    ),
 ]
 Candidate = Annotated[str, typer.Option(help="Model that regression-gate judges; the recipe's base is the measure.")]
 Params = Annotated[
