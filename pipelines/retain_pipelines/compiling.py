@@ -96,6 +96,17 @@ def choices(parameter: str) -> list[str]:
     return list(get_args(kind)) if get_origin(kind) is Literal else []
 
 
+def form_page(spec: dict[str, Any]) -> str:
+    """What the run form shows above its fields, as Markdown: the form itself tells no parameter's meaning."""
+    lines = [
+        f"- `{name}`: {entry['description']}" for name, entry in spec["root"]["inputDefinitions"]["parameters"].items()
+    ]
+    dicts = (
+        "A settings dict takes any setting of its stage by its dotted path; all of them are checked in the first task."
+    )
+    return "\n".join([spec["pipelineInfo"]["description"], "", *lines, "", dicts])
+
+
 def compile_all(folder: Path) -> list[Path]:
     """Write every pipeline's kept IR; without kfp's header comment, which changes at every compile."""
     return [_written(folder, name, documents(load(name))) for name in PIPELINES]

@@ -111,7 +111,7 @@ def _row(entry: Any) -> dict[str, Any]:
 def upload(server: Server, package: Package) -> dict[str, Any]:
     """The pipeline, or a new version of it; what is there already with the same content is left as it is."""
     sha = digest.of_json(package.body())
-    note = f"retain {images.version()}, content {sha}"
+    note = f"{compiling.form_page(package.spec)}\n\nretain {images.version()}, content {sha}"
     known = server.named("looking for the pipeline", server.pipelines.pipeline_service_list_pipelines, "pipelines", package.name, **server.place)  # fmt: skip
     version = _version(server, known, sha) if known else None
     if version is not None:

@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -523,6 +525,10 @@ def test_upload_is_idempotent_by_content(world: World, host: str, monkeypatch: p
     first = json.loads(retain(monkeypatch, "upload", *at)[1])
     assert [row["new"] for row in first] == [True] * len(compiling.PIPELINES)
     assert {p.display_name for p in world.pipelines.values()} == set(compiling.PIPELINES)
+    for found in (*world.pipelines.values(), *(v for versions in world.versions.values() for v in versions)):
+        told = set(re.findall(r"^- `(\w+)`: \w", found.description, re.MULTILINE))
+        assert told == set(compiling.load(found.display_name).pipeline_spec.root.input_definitions.parameters)
+        assert len(quote(found.description)) < 6000, "it travels in the address of the request"
     again = json.loads(retain(monkeypatch, "upload", *at)[1])
     assert not any(row["new"] for row in again)
     for profile in ("spot", "airgapped", "spot", "default"):
