@@ -23,7 +23,7 @@ SCHEMA = "retain.evidence/1"
 def write_evidence(path: Path, case: Case, verdict: Verdict) -> None:
     """Case and verdict; columns are lists of equal length, a cluster equal to its doc_hash is an empty text."""
     body = {
-        "verdict": verdict.as_dict(), "attempt": case.attempt, "today": case.today, "partial": case.partial, "repaired": case.repaired, "asked": case.asked, "candidate_digest": case.candidate_digest,
+        "verdict": verdict.as_dict(), "attempt": case.attempt, "today": case.today, "partial": case.partial, "repaired": case.repaired, "asked": case.asked, "candidate_digest": case.candidate_digest, "signals": dict(case.signals),
         "waivers": [asdict(w) for w in case.waivers],
         "baselines": [{"role": a.role, "digest": a.digest, "tasks": {t.name: {"chance": t.chance, "metric": t.metric, "sign": t.sign} for t in a.tasks}, "columns": _columns(a)} for a in case.baselines],
     }  # fmt: skip
@@ -58,7 +58,7 @@ def read_case(path: Path) -> tuple[Case, GatePolicy]:
     case = Case(
         body["candidate_digest"], tuple(_against(one) for one in body["baselines"]), body["attempt"],
         tuple(Waiver(**w) for w in body["waivers"]), body["today"], body["partial"],
-        body["repaired"], body["asked"],
+        body["repaired"], body["asked"], body["signals"],
     )  # fmt: skip
     return case, parse(GatePolicy, body["verdict"]["policy"], where="gate")
 

@@ -1,7 +1,7 @@
 """The decision: scores in, verdict out. Pure; the same in a pipeline, on the command line and from an evidence file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from retain import digest
 from retain.errors import PolicyError
@@ -34,7 +34,7 @@ class Case:
     today: ISO, for waivers. partial: 0, or the number of the look whose items alone are here (a scorer that asks after
     each look passes all items up to it, and stops at the first answer that is not inconclusive). repaired: the candidate
     comes from a repair, which is not repaired again. asked: key of the question in the register of attempts; empty: the
-    attempt was not counted there.
+    attempt was not counted there. signals: what general text became (retain.score.signals), where it was measured.
     """
 
     candidate_digest: str
@@ -45,6 +45,7 @@ class Case:
     partial: int = 0
     repaired: bool = False
     asked: str = ""
+    signals: Mapping[str, float] = field(default_factory=dict)
 
 
 def judge(
@@ -69,7 +70,9 @@ def make_case(
         Against(role, scores[1]["model_digest"], tuple(join(scores, _repeated(scores, candidate), same_family=policy.same_tokenizer)))
         for role, scores in sides
     )  # fmt: skip
-    return Case(candidate[1]["model_digest"], found, attempt, tuple(waivers), today)
+    return Case(
+        candidate[1]["model_digest"], found, attempt, tuple(waivers), today, signals=candidate[1].get("signals", {})
+    )
 
 
 def _repeated(baseline: Scores, candidate: Scores) -> Scores:
@@ -176,8 +179,14 @@ def _verdict(case: Case, policy: GatePolicy, found: Sequence[Assessment], *, loo
         attempt=case.attempt, alpha=alpha, z=round(z, 6), look=look, items_used_percent=round(100 * look / policy.looks, 1),
         benchmarks=first.benchmarks, macro=first.macro, target=first.target,
         cumulative={"benchmarks": list(last.benchmarks), "macro": last.macro, "target": last.target} if len(found) > 1 else {},
-        waivers=tuple(_waiver_row(w, case) for w in case.waivers), warnings=tuple(dict.fromkeys(w for f in found for w in f.warnings)),
+        waivers=tuple(_waiver_row(w, case) for w in case.waivers), warnings=(*dict.fromkeys(w for f in found for w in f.warnings), *_general_text(case, policy)),
     )  # fmt: skip
+
+
+def _general_text(case: Case, policy: GatePolicy) -> list[str]:
+    """The warning where general text became less likely by more than the policy's limit."""
+    rise = case.signals.get("rise", 0.0)
+    return [f"general text: cross-entropy rose by {rise:.3f} nats a token (limit {policy.warn_rise_nats:g})"] if rise > policy.warn_rise_nats else []  # fmt: skip
 
 
 def _action(word: Word, reasons: Sequence[Reason], case: Case, policy: GatePolicy) -> Action:

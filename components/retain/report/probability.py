@@ -1,11 +1,11 @@
-"""Shifts of the right choice's probability: they show a small loss long before an answer flips."""
+"""Shifts of probabilities, of the right choice and of general text: they show a small loss long before an answer flips."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from retain.page import esc
+from retain.page import esc, table
 from retain.report import svg
 from retain.report.material import Material
 from retain.report.words import plural, signed, soft
@@ -26,6 +26,26 @@ def shifts(material: Material) -> str:
         f"Bars are drawn by their square root, so that a few items are seen beside many. It warns (fall above {limit:g} points) and decides nothing: a sharper model moves it too."
     )
     return f'<h2>Confidence in the right choice</h2><p class="soft">{esc(lead)}</p><div class="forest">{"".join(_row(task, moved[task]) for task in order)}{_axis()}</div>'
+
+
+def general_text(material: Material) -> str:
+    """Section: cross-entropy of both models and their divergence; empty where it was not measured."""
+    found = material.tuned[1].get("signals", {}) if material.tuned else {}
+    if not found:
+        return ""
+    lead = (
+        f"On {found['tokens']:,.0f} tokens of general rows that nobody trained on. Against it benchmarks are coarse: here every token counts. "
+        f"It warns (rise above {material.verdict['policy'].get('warn_rise_nats', 0):g} nats) and decides nothing."
+    )
+    rows = [
+        ("cross-entropy of the base", f"{found['base_cross_entropy']:.4f}"),
+        ("cross-entropy of the tuned model", f"{found['tuned_cross_entropy']:.4f}"),
+        ("rise", signed(found["rise"], 4)),
+        ("KL divergence of the tuned model from the base", f"{found['kl']:.4f}"),
+    ]
+    return (
+        f'<h2>General text</h2><p class="soft">{esc(lead)}</p>{table(["measure", "nats a token"], rows, numeric=(1,))}'
+    )
 
 
 def _moved(columns: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:

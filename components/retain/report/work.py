@@ -12,7 +12,7 @@ __all__ = ["RunFolders", "write_report"]
 
 # The order is the order on the page. A section without material is an empty text.
 SECTIONS: tuple[Callable[[Material], str], ...] = (
-    head.top, repair.repair, forest.forest, ledger.ledger, items.flips, probability.shifts, training.training, data.data, settings.settings, lineage.lineage,
+    head.top, repair.repair, forest.forest, ledger.ledger, items.flips, probability.shifts, probability.general_text, training.training, data.data, settings.settings, lineage.lineage,
     lineage.again,
 )  # fmt: skip
 CSS = "".join(part.CSS for part in (svg, head, repair, forest, items, training, data, settings, lineage))

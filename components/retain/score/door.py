@@ -18,8 +18,6 @@ from retain.tracking import home, stage
 __all__ = ["path_of", "run"]  # the face has one import
 
 WATCHED = ("candidate", "repaired")  # compared with the base on general text
-# nats a token; LoRA runs of PEFT's own comparison of methods rise by .03 (MLP) to .11, broken ones by more than .4.
-RISE = 0.05
 
 
 def run(
@@ -78,8 +76,10 @@ def preview(config: Mapping[str, Any], model: str, adapter: str, dataset: str, b
 
 def _moved(found: Mapping[str, float]) -> str:
     """One line on what general text became less likely."""
+    from retain.gate.config import RISE_NATS
+
     line = f"  general text: cross-entropy {found['rise']:+.4f} nats a token, KL from the base {found['kl']:.4f} ({found['tokens']} tokens)"  # fmt: skip
-    return f"{line}\n  that is more than a well-tuned adapter costs ({RISE} nats): look at what was forgotten" if found["rise"] > RISE else line  # fmt: skip
+    return f"{line}\n  that is more than a well-tuned adapter costs ({RISE_NATS} nats): look at what was forgotten" if found["rise"] > RISE_NATS else line  # fmt: skip
 
 
 def _told(result: ScoreResult) -> dict[str, float]:

@@ -293,6 +293,14 @@ def test_a_fallen_probability_of_the_right_choice_warns(scores, draw, tuned_dige
     assert not judge(*sure, policy(warn_p_gold_points=3)).warnings
 
 
+def test_general_text_that_became_less_likely_warns(scores, draw, tuned_digest):
+    base, tuned = draw({**FINE, **WON})
+    left, (table, meta) = scores(base, "sha256:b"), scores(tuned, tuned_digest)
+    right = table, {**meta, "signals": {"rise": 0.08, "kl": 0.1}}
+    assert [w.split(":")[0] for w in judge(left, right, policy()).warnings] == ["general text"]
+    assert not judge(left, right, policy(warn_rise_nats=0.1)).warnings
+
+
 # What cannot be compared
 
 
@@ -459,4 +467,4 @@ def test_a_doubled_item_is_always_an_error(scores, rows, place):
 
 
 def test_the_case_is_plain_data():
-    assert {f.name for f in dataclasses.fields(Case)} == {"candidate_digest", "baselines", "attempt", "waivers", "today", "partial", "repaired", "asked"}  # fmt: skip
+    assert {f.name for f in dataclasses.fields(Case)} == {"candidate_digest", "baselines", "attempt", "waivers", "today", "partial", "repaired", "asked", "signals"}  # fmt: skip

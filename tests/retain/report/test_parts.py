@@ -253,3 +253,13 @@ def test_how_to_decide_again(decided: Callable[..., Any]) -> None:
     assert "<pre>retain gate --evidence evidence.json</pre>" in shown
     assert "version 1, 0 shots, acc" in shown
     assert "<td>attention</td><td>tree</td>" in shown
+
+
+def test_general_text_stands_in_nats_where_it_was_measured(decided: Callable[..., Any]) -> None:
+    run = decided()
+    assert "<h2>General text</h2>" not in run.page()
+    path = run.folder / "tuned" / "scores.json"
+    signals = {"tokens": 2048, "base_cross_entropy": 2.5, "tuned_cross_entropy": 2.58, "rise": 0.08, "kl": 0.031}
+    write_json(path, {**json.loads(path.read_text()), "signals": signals})
+    shown = part(run.page(), "General text")
+    assert all(text in shown for text in ("2,048 tokens", "2.5000", "2.5800", "+0.0800", "0.0310", "0.05 nats"))
