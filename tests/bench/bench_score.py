@@ -1,6 +1,6 @@
 """S1 to S4: our scorer beside lm-eval's `hf` backend, in one process on one machine, as a Markdown table for EVIDENCE.md.
 
-    python tests/bench/bench_score.py [--model DIR] [--dtype bf16,fp32] [--items 200] [--items-shots 24] [--device cpu]
+    python tests/bench/bench_score.py [--model DIR] [--dtype bf16,fp32] [--items 200] [--items-shots 48] [--device cpu]
 
 The tasks are those of tests/bench/tasks over public data files (RETAIN_DATA names their folder). Both sides get the same
 lm-eval requests, the same weights in the same precision and the same threads. lm-eval runs at the batch size that is fastest on a
@@ -67,7 +67,7 @@ def requests(task: str, limit: int, shots: int, fewshot: Fewshot = "first") -> l
 
 
 def first(asked: Sequence[Any], items: int) -> list[Any]:
-    return [request for request in asked if request.doc_id < items]
+    return [request for request in asked if request.doc_id < asked[0].doc_id + items]
 
 
 class Sides:
@@ -144,7 +144,8 @@ def scoring(arguments: argparse.Namespace, dtype: str) -> int | str:
     sizes = []
     for name, task, shots, fewshot in ASKED:
         items = arguments.items_shots if shots else arguments.items
-        asked = requests(task, items, shots, fewshot)
+        # The examples are the first items of the same file here; as where they have a split of their own, they are not asked themselves.
+        asked = [request for request in requests(task, items + shots, shots, fewshot) if request.doc_id >= shots]
         tried = sides.choose(first(asked, max(items // 4, 4)))
         theirs, ours = alternating(arguments.repeats, lambda asked=asked: sides.theirs(asked, sides.best), lambda asked=asked: sides.ours(asked))  # fmt: skip
         apart, other, count = agreement(asked, ours.answers, theirs.answers)
@@ -219,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="folder of a model; empty: the shipped example's base")
     parser.add_argument("--items", type=int, default=200, help="items at 0 shots")
-    parser.add_argument("--items-shots", type=int, default=24, help="items with examples")
+    parser.add_argument("--items-shots", type=int, default=48, help="items with examples")
     parser.add_argument("--dtype", type=lambda text: text.split(","), default=["bf16", "fp32"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=2)

@@ -16,11 +16,14 @@ NARROWEST = 16  # below it (the inner side of a LoRA) there is nothing to gain
 
 
 class PackedLinear(nn.Linear):
-    """An ``nn.Linear`` with its weight in oneDNN's layout beside it, or in its place."""
+    """An ``nn.Linear`` with its weight in oneDNN's layout in its place, or beside it from its first use on."""
 
-    packed: torch.Tensor
+    packed: torch.Tensor | None
+    rows: int
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.packed is None:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), self.rows)
         return torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]
 
 
@@ -28,7 +31,8 @@ def pack(model: Any, rows: int, *, keep: bool = False) -> None:
     """Pack the linear layers of ``model`` in place; once more, where the weights of a packed model were kept and have changed.
 
     rows: tokens of a usual batch, which the layout is chosen for (any number works). keep: the weights stay readable beside
-    the packed ones (an adapter may compute with them, a sweep may change them), at the price of their memory. What is no
+    the packed ones (an adapter may compute with them, a sweep may change them), at the price of their memory, and are
+    packed when they are first used. What is no
     plain ``nn.Linear`` (int8, NF4, an adapter's own layers) stays as it is.
     """
     if model.device.type != "cpu" or not _known_here(model.dtype):
@@ -52,6 +56,7 @@ def _known_here(dtype: torch.dtype) -> bool:
 def _pack(layer: nn.Linear, rows: int, keep: bool) -> None:
     weight = layer.weight.detach()
     layer.__class__ = PackedLinear
-    layer.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    layer.rows, layer.packed = rows, None
     if not keep:  # a head that is tied to the embedding: the embedding keeps its own
+        layer.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         layer.weight = nn.Parameter(torch.empty(0, 0, dtype=weight.dtype), requires_grad=False)

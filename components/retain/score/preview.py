@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retain import models
+from retain import digest, models
 from retain.artifacts import check_writable
 from retain.merge.adapters import content_of
 from retain.merge.config import MergeConfig
@@ -30,20 +30,32 @@ class Preview:
     def __init__(self, config: ScoreConfig, model_dir: Path, adapter: Path, *, dataset: Path | None = None, cache: Path | None = None) -> None:  # fmt: skip
         models.check_folder(model_dir)
         self.config, self.model_dir, self.adapter, self.dataset, self.cache = config, model_dir, adapter, dataset, cache
-        self.dial = Dial(config, model_dir, model_dir)
+        self.dial, self.model_digest = Dial(config, model_dir, model_dir), digest.of_model(model_dir)
         self._untouched = True
 
     def base(self, scores: Path) -> ScoreResult:
         """The base's own scores, under its own digest."""
         check_writable(scores)
-        return complete(Run(self.config, self.model_dir, "base", load=self._off), scores, self.dataset, self.cache)
+        return complete(
+            Run(self.config, self.model_dir, "base", load=self._off, model_digest=self.model_digest),
+            scores,
+            self.dataset,
+            self.cache,
+        )
 
     def tuned(self, scores: Path, strength: float = 1.0) -> ScoreResult:
         """Scores with the adapter's change times ``strength``, as its merge would have them."""
         check_writable(scores)
         merge = MergeConfig(strength=strength)
         variant = {"adapter": content_of(self.adapter), "strength": strength}
-        run = Run(self.config, self.model_dir, "candidate", load=lambda: self._at(merge), variant=variant)
+        run = Run(
+            self.config,
+            self.model_dir,
+            "candidate",
+            load=lambda: self._at(merge),
+            variant=variant,
+            model_digest=self.model_digest,
+        )
         return complete(run, scores, self.dataset, self.cache, model_digest=DIGEST)
 
     def _off(self) -> "Engine":

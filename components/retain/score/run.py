@@ -46,16 +46,17 @@ class Run:
         load: gives the engine where it is not simply that of the model folder (an adapter switched on).
         variant: what distinguishes this run from one of the model folder alone; part of every key.
         keep: which items are asked, where not all are.
+        model_digest: the folder's, where it is known already.
     """
 
     def __init__(
         self, config: ScoreConfig, model_dir: Path, role: Role, *, load: "Callable[[], Engine] | None" = None,
-        variant: Mapping[str, Any] | None = None, keep: "Keep | None" = None,
+        variant: Mapping[str, Any] | None = None, keep: "Keep | None" = None, model_digest: str = "",
     ) -> None:  # fmt: skip
         self.keep = keep
         self.config, self.model_dir, self.role = config, model_dir, role
         self.place, self.variant = place.resolve(config), dict(variant or {})
-        self.model_digest = digest.of_model(model_dir)
+        self.model_digest = model_digest or digest.of_model(model_dir)
         self.tokenizer_digest = digest.of_tokenizer(model_dir)
         self._load = load or (lambda: load_engine(config, model_dir, self.place))
 
