@@ -34,7 +34,13 @@ def build(
     champions = {b["digest"] for b in verdict["baselines"] if b["role"] == "champion"}
     node = _served(_model(digest, manifest, base_uri, data), champions)
     settings = (Node("recipe", recipe["digest"]),) if recipe.get("digest") else ()
-    return replace(node, made_from=(*node.made_from, *settings, _verdict(verdict, evidence)))
+    return judged(replace(node, made_from=(*node.made_from, *settings)), verdict, evidence)
+
+
+def judged(node: Node, verdict: Mapping[str, Any], evidence: str = "") -> Node:
+    """The lineage of a model under this verdict, in the place of the one it had before."""
+    kept = tuple(child for child in node.made_from if child.kind != "verdict")
+    return replace(node, made_from=(*kept, _verdict(verdict, evidence)))
 
 
 def _model(digest: str, manifest: Mapping[str, Any], base_uri: str, data: tuple[Node, ...]) -> Node:
@@ -119,6 +125,11 @@ def tags(node: Node) -> dict[str, str]:
         if each.digest and each.digest not in found.setdefault(each.kind, []):
             found[each.kind].append(each.digest)
     return {f"retain.{kind}_digest": " ".join(digests)[:5000] for kind, digests in found.items() if kind != "model" and digests}  # fmt: skip
+
+
+def waivers(node: Node) -> list[dict[str, str]]:
+    """The waivers that the verdict rests on: benchmark, who, until, why."""
+    return [dict(each.facts) for each in _walk(node) if each.kind == "waiver"]
 
 
 def target_data(node: Node) -> list[str]:

@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from retain import digest, uris
+from retain import digest, tracking, uris
 from retain.artifacts import check_writable
 from retain.errors import EnvironmentFault, IntegrityError, UsageError
+from retain.locks import locked
 from retain.publish import lineage as lines
 from retain.publish import signing, verdicts
 from retain.publish.stores import compare
-from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Version, open_registry
+from retain.publish.tags import version_tags
+from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version, open_registry
 
 PREVIOUS = "retain.previous_champion"
 HARMLESS = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".md", ".sig")
@@ -75,24 +78,45 @@ def refuse_code(folder: Path) -> None:
 def promote(name: str, which: str = "candidate", *, verdict: Path | None = None) -> Version:
     """Make a version the champion; it must have passed against the CURRENT one.
 
-    ``verdict``: a newer verdict than the one it was published with (the champion has changed since). Raises IntegrityError
-    where that comparison is missing; the alias is moved last.
+    ``verdict``: a newer verdict than the one it was published with (the champion has changed since); it becomes the
+    version's own. Raises IntegrityError where that comparison is missing or a waiver has expired; the alias is moved last.
     """
     registry = open_registry(name)
-    version, champion = registry.pick(which), registry.by_alias(CHAMPION)
-    said = verdicts.read(verdict) if verdict else _published_verdict(version)
-    if verdict:
-        verdicts.check(said, version.digest)
-    verdicts.check_champion(said, champion.digest if champion else "", needed=True)
-    if champion is None or champion.version != version.version:
-        registry.set_tags(version.version, {PREVIOUS: str(champion.version) if champion else "", "retain.promoted": _now()})  # fmt: skip
-        registry.set_alias(CHAMPION, version.version)
+    version = registry.pick(which)
+    said = _newer_verdict(registry, version, verdict) if verdict else _published_verdict(version)
+    crown(registry, version, said)
     return registry.pick(str(version.version))
 
 
-def _published_verdict(version: Version) -> dict[str, object]:
+def crown(registry: Registry, version: Version, said: Mapping[str, Any]) -> None:
+    """Move ``champion`` to a version if its verdict compares with the model in service at this moment.
+
+    Of two candidates that passed against the same champion the first is promoted and the second refused (6): they were
+    never compared with each other. Between machines the moment from the look to the move is unguarded.
+    """
+    with locked(tracking.home() / "champion.lock"):
+        champion = registry.by_alias(CHAMPION)
+        verdicts.check_champion(said, champion.digest if champion else "", needed=True)
+        if champion is None or champion.version != version.version:
+            registry.set_tags(version.version, {PREVIOUS: str(champion.version) if champion else "", "retain.promoted": _now()})  # fmt: skip
+            registry.set_alias(CHAMPION, version.version)
+
+
+def _newer_verdict(registry: Registry, version: Version, verdict: Path) -> dict[str, Any]:
+    """Checked like that of a publication; it is on the version before the alias moves."""
+    said = verdicts.read(verdict)
+    verdicts.check(said, version.digest)
+    champion = registry.by_alias(CHAMPION)
+    verdicts.check_champion(said, champion.digest if champion else "", needed=True)
+    node = lines.judged(_lineage(version), said, verdicts.check_evidence(said, verdict))
+    registry.set_tags(version.version, version_tags(said, node))
+    return said
+
+
+def _published_verdict(version: Version) -> dict[str, Any]:
     if version.tags.get(VERDICT) != "pass":
         raise IntegrityError("this version has no passing verdict", got=version.tags.get(VERDICT), where=f"{version.name} {version.version}", fix=verdicts.NEW_GATE)  # fmt: skip
+    verdicts.check_days(lines.waivers(_lineage(version)))
     return {"baselines": json.loads(version.tags[BASELINES]), "candidate_digest": version.digest}
 
 
@@ -102,7 +126,7 @@ def rollback(name: str) -> Version:
     champion = registry.by_alias(CHAMPION)
     before = champion.tags.get(PREVIOUS, "") if champion else ""
     if champion is None or not before:
-        raise UsageError("there is nothing to roll back to", where=name, got=f"champion {champion.version}" if champion else "no champion", expected="a champion that replaced another", fix="retain promote NAME VERSION")  # fmt: skip
+        raise UsageError("there is nothing to roll back to", where=name, got=f"champion {champion.version}" if champion else "no champion", expected="a champion that replaced another", fix=f"retain promote {name} --version NUMBER")  # fmt: skip
     registry.set_tags(champion.version, {"retain.rolled_back": _now()})
     registry.set_alias(CHAMPION, int(before))
     return registry.pick(before)
@@ -138,5 +162,8 @@ def history(name: str) -> list[Entry]:
 
 def lineage(name: str, which: str = "candidate") -> lines.Node:
     """Where a version comes from; :func:`retain.publish.lineage.tree` prints it."""
-    version = open_registry(name).pick(which)
+    return _lineage(open_registry(name).pick(which))
+
+
+def _lineage(version: Version) -> lines.Node:
     return lines.from_dict(json.loads(version.tags[LINEAGE]))

@@ -1,6 +1,6 @@
 """Whether these very files may leave: digest, verdict, baseline and waivers must agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from retain.errors import IntegrityError
 from retain.gate.waivers import Waiver, verified
 
 SCHEMA = "retain.verdict/1"
+DECIDED = ("verdict", "action", "candidate_digest", "baselines", "attempt", "waivers")
 NEW_GATE = "score and gate this model again, and publish with the new verdict"
 
 
@@ -19,10 +20,20 @@ def read(verdict: Path) -> dict[str, Any]:
     return read_json(verdict / "verdict.json" if verdict.is_dir() else verdict, schema=SCHEMA)
 
 
-def evidence_digest(verdict: Path) -> str:
-    """Digest of the paired scores beside a verdict; empty where only verdict.json was handed over."""
-    path = verdict / "evidence.json"
-    return str(read_json(path, schema="retain.evidence/1")["digest"]) if path.is_file() else ""
+def check_evidence(said: Mapping[str, Any], verdict: Path) -> str:
+    """Digest of the paired scores beside a verdict, which decided again must give that verdict; empty where only
+    verdict.json was handed over. IntegrityError (6) where either was changed by hand."""
+    from retain.gate.evidence import judge_evidence
+
+    path = (verdict if verdict.is_dir() else verdict.parent) / "evidence.json"
+    if not path.is_file():
+        return ""
+    again = judge_evidence(path).as_dict()
+    odd = [name for name in DECIDED if again[name] != said.get(name)]
+    if odd:
+        got, expected = (f"{odd[0]}: {value[odd[0]]}" for value in (said, again))
+        raise IntegrityError("this verdict is not the one its evidence gives", where=str(verdict), got=got, expected=expected, fix=NEW_GATE)  # fmt: skip
+    return str(read_json(path, schema="retain.evidence/1")["digest"])
 
 
 def checked_manifest(model: Path) -> dict[str, str]:
@@ -48,18 +59,20 @@ def check(verdict: Mapping[str, Any], candidate: str, *, approved_by: str = "", 
     waiting = verdict["action"] == "wait" and bool(approved_by)
     if verdict["action"] != "publish" and not waiting:
         raise IntegrityError("this verdict does not let the model out", got=f"action {verdict['action']}", expected="publish", fix="retain approve RUN, if a person has to say yes")  # fmt: skip
-    _check_waivers(verdict, today or datetime.now(UTC).date())
+    held = [w for w in verdict.get("waivers", []) if w.get("holds", True)]
+    check_days(held, today)
+    verified((_waiver(w, verdict["candidate_digest"]) for w in held), verdict["policy"].get("waiver_keys", []))
 
 
-def _check_waivers(verdict: Mapping[str, Any], today: date) -> None:
-    for waiver in verdict.get("waivers", []):
-        if waiver.get("holds", True) and date.fromisoformat(waiver["until"]) < today:
+def check_days(waivers: Iterable[Mapping[str, Any]], today: date | None = None) -> None:
+    """IntegrityError (6) where one of the waivers that a verdict rests on has expired."""
+    today = today or datetime.now(UTC).date()
+    for waiver in waivers:
+        if date.fromisoformat(waiver["until"]) < today:
             raise IntegrityError(
                 "a waiver this verdict rests on has expired", where=f"{waiver['benchmark']}, by {waiver['who']}", got=f"today {today}",
-                expected=f"until {waiver['until']}", fix="a new waiver and a new verdict",
+                expected=f"until {waiver['until']}", fix="give a new waiver (retain waive) and gate again",
             )  # fmt: skip
-    held = [w for w in verdict.get("waivers", []) if w.get("holds", True)]
-    verified((_waiver(w, verdict["candidate_digest"]) for w in held), verdict["policy"].get("waiver_keys", []))
 
 
 def _waiver(row: Mapping[str, Any], candidate: str) -> Waiver:

@@ -8,6 +8,7 @@ from retain import model_registry
 from retain.errors import ConfigError
 
 DIGEST, VERDICT, BASELINES, LINEAGE = "retain.digest", "retain.verdict", "retain.baselines", "retain.lineage"
+JUDGED = "retain.verdict_digest"
 CHAMPION = "champion"
 
 
@@ -56,11 +57,13 @@ class Registry(ABC):
     def pick(self, which: str) -> Version:
         """A version by its number, its alias or (the beginning of) its digest."""
         known = self.all()
+        if not known:
+            raise ConfigError("no model is registered under this name", got=self.name, fix="check the name, and MLFLOW_TRACKING_URI (or RETAIN_HOME): where was it registered?")  # fmt: skip
         fits = [v for v in known if which in {str(v.version), *v.aliases} or v.digest == which]
         fits = fits or [v for v in known if len(which) >= 6 and v.digest.removeprefix("sha256:").startswith(which.removeprefix("sha256:"))]  # fmt: skip
         if len(fits) != 1:
-            have = ", ".join(f"{v.version} ({'/'.join(v.aliases) or v.digest[7:19]})" for v in known) or "none"
-            raise ConfigError("no such version", where=self.name, got=which, expected=f"one of: {have}")
+            have = ", ".join(f"{v.version} ({'/'.join(v.aliases) or v.digest[7:19]})" for v in known)
+            raise ConfigError("no such version", where=self.name, got=which, expected=have)
         return fits[0]
 
 

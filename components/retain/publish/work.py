@@ -3,7 +3,6 @@
 Killed anywhere, the registry shows a whole model or none, and running the same command again finishes the rest.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any
 from retain import digest, tracking
 from retain.artifacts import read_json
 from retain.errors import EnvironmentFault
-from retain.publish import ledger, lineage, signing, verdicts
+from retain.publish import lineage, signing, verdicts
 from retain.publish.card import card
 from retain.publish.config import PublishConfig
+from retain.publish.registry import crown
 from retain.publish.stores import open_store
-from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version, open_registry
+from retain.publish.tags import version_tags
+from retain.publish.versions import CHAMPION, JUDGED, Registry, Version, open_registry
 from retain.train import places
 
 
@@ -52,14 +53,18 @@ def publish(
     registry = open_registry(config.name)
     champion = registry.by_alias(CHAMPION)
     verdicts.check_champion(said, champion.digest if champion else "", needed=config.promote == "auto")
-    node = lineage.build(ours, _beside(model, "manifest"), said, recipe, verdicts.evidence_digest(verdict))
+    node = lineage.build(ours, _beside(model, "manifest"), said, recipe, verdicts.check_evidence(said, verdict))
     extras = _extras(config, model, said, recipe, node)
     if config.signing_key:
         extras[signing.SIGNATURE] = signing.sign(model, files, Path(config.signing_key))
     store = open_store(config.store or str(tracking.home() / "models"))
     source = store.put(model, files, extras)
-    version, created = registry.create(source, ours, _tags(said, node, approved_by))
-    return _finish(config, registry, version, created, _tidied(model, recipe))
+    tags = _tags(said, node, approved_by)
+    version, created = registry.create(source, ours, tags)
+    if version.tags.get(JUDGED) != tags[JUDGED]:  # these weights were gated anew: that verdict is the version's now
+        registry.set_tags(version.version, tags)
+    notes = [*([] if created else [f"version {version.version} already holds these weights"]), *_tidied(model, recipe)]
+    return _finish(config, registry, version, created, said, notes)
 
 
 def _beside(model: Path, name: str) -> dict[str, Any]:
@@ -82,12 +87,8 @@ def _extras(
 
 
 def _tags(said: Mapping[str, Any], node: lineage.Node, approved_by: str) -> dict[str, str]:
-    tags = {
-        VERDICT: said["verdict"], "retain.policy_digest": said["policy_digest"], "retain.attempt": str(said["attempt"]),
-        BASELINES: json.dumps(said["baselines"]), LINEAGE: json.dumps(lineage.as_dict(node)), "retain.run_id": tracking.run_id(),
-        **lineage.tags(node), **ledger.tag(said),
-    }  # fmt: skip
-    return {**tags, **({"retain.approved_by": approved_by} if approved_by else {})}
+    approved = {"retain.approved_by": approved_by} if approved_by else {}
+    return {**version_tags(said, node), "retain.run_id": tracking.run_id(), **approved}
 
 
 def _tidied(model: Path, recipe: Mapping[str, Any]) -> list[str]:
@@ -103,13 +104,14 @@ def _tidied(model: Path, recipe: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _finish(config: PublishConfig, registry: Registry, version: Version, created: bool, notes: list[str]) -> PublishResult:  # fmt: skip
+def _finish(config: PublishConfig, registry: Registry, version: Version, created: bool, said: Mapping[str, Any], notes: list[str]) -> PublishResult:  # fmt: skip
     """Aliases last; an alias that already stands on a newer version is not moved back."""
-    notes += [] if created else [f"version {version.version} already holds these weights"]
     for alias in (config.alias, *((CHAMPION,) if config.promote == "auto" else ())):
         now = registry.by_alias(alias)
         if now and now.version > version.version:
             notes.append(f"{alias} stays on the newer version {now.version}")
+        elif alias == CHAMPION:
+            crown(registry, version, said)
         elif now is None or now.version != version.version:
             registry.set_alias(alias, version.version)
     aliases = registry.pick(str(version.version)).aliases

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,18 +22,6 @@ PLANTED = {
     "AWS_SESSION_TOKEN": "hunter2-session", "HF_TOKEN": "hf_hunter2huggingfacehub", "RETAIN_SIGNING_PASSWORD": "hunter2-signing",
     "RETAIN_OCI_PASSWORD": "hunter2-oci", "MLFLOW_TRACKING_PASSWORD": "hunter2-mlflow", "PGPASSWORD": "hunter2-database",
 }  # fmt: skip
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 100 KiB, too small for the model."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no small disk may be mounted here: publishing to a full disk was not tried")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(small_disk: Path, model: Path, judged: Judged, tmp_path: Path) -> None:
