@@ -22,6 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "LoRA, MLP": {"lora": {"dropout": 0}},
     "LoRA, all linear": {"lora": {"dropout": 0, "target_modules": "all-linear"}},
     "LoRA, MLP, checkpointing": {"lora": {"dropout": 0}, "gradient_checkpointing": True},
+    "QLoRA (NF4), MLP": {"method": "qlora", "lora": {"dropout": 0}},
     "every weight": {"method": "full"},
 }
 MEMORY, TIME = 0.15, 0.30

@@ -40,7 +40,15 @@ def _quantised(config: TrainConfig, folder: Path, device: str, pairs: bool) -> A
             module, "support_avx512bf16_for_cpu"
         ):  # an inference-only packing that rounds the scales and cannot be trained through
             module.support_avx512bf16_for_cpu = False
+    _leave_the_file(model)
     return model.requires_grad_(False).eval()
+
+
+def _leave_the_file(model: Any) -> None:
+    """What stays unquantised (on a CPU) lies in the mapped file, which one such tensor keeps in memory whole, beside its NF4 form."""
+    for weight in model.parameters():
+        if weight.is_floating_point() and weight.device.type == "cpu":
+            weight.data = weight.data.clone()
 
 
 def packs(config: TrainConfig, model: Any) -> bool:
