@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from retain.gate.summary import interval, points, sentence
+from retain.gate.summary import interval, points, sentence, waived
 from retain.gate.verdict import Reason
 
 MARKER = "<!-- retain-gate -->"
@@ -55,7 +55,7 @@ def comment(verdict: Mapping[str, Any]) -> str:
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         lines += ["", f"Attempt {verdict['attempt']}, alpha {verdict['alpha']:g}; this gate could see a macro drop of {verdict['macro']['detectable_points']:.2f} points. "
                   f"Candidate `{verdict['candidate_digest'][:19]}`, policy `{verdict['policy_digest'][:19]}`."]  # fmt: skip
-    lines += [f"- ⚠️ {_cell(text)}" for text in verdict.get("warnings", ())]
+    lines += [f"- ⚠️ {_cell(text)}" for text in _notes(verdict)]
     return "\n".join(lines) + "\n"
 
 
@@ -64,7 +64,12 @@ def annotations(verdict: Mapping[str, Any]) -> list[str]:
     level = LEVEL[verdict["verdict"]]
     found = [text for _, _, text in _reasons(verdict)] or ["the candidate may be published"]
     lines = [f"::{level} title=Regression gate {verdict['verdict']}::{_command(text)}" for text in found]
-    return lines + [f"::warning title=Regression gate::{_command(text)}" for text in verdict.get("warnings", ())]
+    return lines + [f"::warning title=Regression gate::{_command(text)}" for text in _notes(verdict)]
+
+
+def _notes(verdict: Mapping[str, Any]) -> list[str]:
+    """What a reviewer should see although it closes nothing: waivers, then warnings."""
+    return [*([waived(verdict["waivers"])] if verdict.get("waivers") else []), *verdict.get("warnings", ())]
 
 
 def _reasons(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -1,6 +1,6 @@
 """The verdict in ten lines of Markdown, for the pipeline's page and a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retain.gate.verdict import Reason, Verdict
@@ -42,6 +42,12 @@ def sentence(reason: Reason) -> str:
     return text + AGAINST.get(reason.role, "")
 
 
+def waived(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whose drops were let pass by whom, and which waivers do so no longer; in one line."""
+    said = (f"{row['benchmark']} by {row['who']} until {row['until']}{'' if row['holds'] else ' (expired: it lifts nothing)'}" for row in rows)  # fmt: skip
+    return "Waived: " + "; ".join(said)
+
+
 def summary(verdict: Verdict) -> str:
     """At most ten lines, whatever the number of benchmarks."""
     macro, target = verdict.macro, verdict.target
@@ -55,5 +61,9 @@ def summary(verdict: Verdict) -> str:
     if "n" in target:
         lines.append(f"- Target {target['name']}: {100 * target['base']:.1f} → {100 * target['tuned']:.1f} ({target['n']} rows)")  # fmt: skip
     lines.append(f"- Attempt {verdict.attempt}, alpha {verdict.alpha:g}, look {verdict.look}: {verdict.items_used_percent:g} % of the items used")  # fmt: skip
-    lines += [f"- Warning: {text}" for text in verdict.warnings[:1]]
+    notes = [
+        *([waived(verdict.waivers)] if verdict.waivers else []),
+        *(f"Warning: {text}" for text in verdict.warnings),
+    ]
+    lines += [f"- {text}" for text in notes[:1]]
     return "\n".join(lines) + "\n"

@@ -49,6 +49,10 @@ def content_of(path: Path) -> str:
 
 def read(path: Path, base: Folder) -> Adapter:
     """An adapter (peft's layout) or changed weights (Hugging Face's), checked against its own digest."""
+    if not path.is_dir():
+        raise ConfigError(
+            "there is no such adapter", got=path, expected="a folder written by train, or by peft", fix="check the path"
+        )
     training = read_json(path / "retain.json", schema="retain.adapter/1") if (path / "retain.json").is_file() else {}
     weights, got = Folder(path), content_of(path)
     if training.get("adapter_digest", got) != got:

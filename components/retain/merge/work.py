@@ -90,6 +90,8 @@ def write(
         written = stream.run(config, base, plan.files, model)
         _companions(plan, base_dir, [adapter for adapter, _ in read], model)
     except OSError as error:
+        for left in model.glob("*.partial"):
+            left.unlink()
         raise EnvironmentFault("the merged model could not be written", where=str(model), got=error.strerror or error, fix="free some space or choose another output folder") from error  # fmt: skip
     finally:
         base.close()

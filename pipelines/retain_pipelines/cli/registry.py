@@ -1,13 +1,16 @@
 """The verbs of the registry: pull, promote, rollback, history, lineage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retain_pipelines.cli.common import Json, emit
+
+if TYPE_CHECKING:
+    from retain.publish.registry import Entry
 
 Name = Annotated[str, typer.Argument(help="Registered model.")]
 Which = Annotated[
@@ -61,8 +64,19 @@ def history(name: Name, json: Json = False) -> None:
     from retain.publish import registry
 
     entries = registry.history(name)
-    lines = [f"{e.version:>4}  {e.created}  {e.verdict:<14} {e.digest[:19]}  {', '.join(e.aliases)}" for e in entries]
+    lines = [f"{e.version:>4}  {e.created}  {e.verdict:<14} {e.digest[:19]}  {'; '.join(_happened(e))}".rstrip() for e in entries]  # fmt: skip
     emit([asdict(entry) for entry in entries], json, "\n".join(lines) or "no version yet")
+
+
+def _happened(entry: "Entry") -> Iterator[str]:
+    """Where the version stands now, and what was done with it."""
+    if entry.aliases:
+        yield ", ".join(entry.aliases)
+    if who := entry.events.get("approved_by"):
+        yield f"approved by {who}"
+    for event in ("promoted", "rolled_back"):
+        if when := entry.events.get(event):
+            yield f"{event.replace('_', ' ')} {when}"
 
 
 def lineage(name: Name, which: Which = "candidate", json: Json = False) -> None:

@@ -63,6 +63,16 @@ def test_annotations_are_single_lines(verdict):
     assert annotations({"verdict": "pass", "reasons": []}) == ["::notice title=Regression gate pass::the candidate may be published"]  # fmt: skip
 
 
+def test_a_reviewer_is_told_of_waivers():
+    rows = [{"benchmark": name, "who": "the owner", "why": "x", "until": "2999-01-01", "holds": name == "maths"} for name in ("maths", "facts")]  # fmt: skip
+    said = {"verdict": "pass", "reasons": [], "benchmarks": [], "waivers": rows}
+    told = (
+        "Waived: maths by the owner until 2999-01-01; facts by the owner until 2999-01-01 (expired: it lifts nothing)"
+    )
+    assert f"- ⚠️ {told}" in comment(said)
+    assert f"::warning title=Regression gate::{told}" in annotations(said)
+
+
 def test_scores_that_cannot_be_compared_are_an_error():
     suite = ET.fromstring(junit(INTEGRITY))
     assert (suite.get("errors"), suite.get("failures")) == ("1", "0")

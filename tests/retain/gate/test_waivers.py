@@ -104,6 +104,7 @@ def test_a_waived_drop_lets_that_model_pass_and_is_said_everywhere(gated, key, t
     opened = gated()
     assert (opened["verdict"], opened["attempt"]) == ("pass", 1)
     assert opened["waivers"][0]["who"] == "the release owner"
+    assert "Waived: maths by the release owner until 2999-01-01" in (tmp_path / "verdict" / "summary.md").read_text()
     assert "Waiver for maths by the release owner" in (tmp_path / "verdict" / "report.html").read_text()
     assert gated(known=False)["verdict"] == "regressed"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from retain import digest
-from retain.errors import ConfigError, IntegrityError
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.merge.config import MergeConfig
 from retain.merge.work import merge
 
@@ -251,6 +251,8 @@ def test_changed_weights_interpolate_with_the_base(base: Make, loaded: Loaded, t
 
 def test_what_cannot_be_merged_is_refused_with_the_reason(base: Make, adapter: Make, tmp_path: Path) -> None:
     folder = base()
+    with pytest.raises(ConfigError, match="no such adapter"):
+        merge(MergeConfig(), folder, [(tmp_path / "nowhere", 1.0)], tmp_path / "model")
     tuned = adapter(folder)
     settings = json.loads((tuned / "adapter_config.json").read_text())
     for change, told in (
@@ -311,6 +313,16 @@ def test_a_nan_and_a_corrupted_shard_are_found(base: Make, adapter: Make, tmp_pa
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(IntegrityError, match="cut short"):
         merge(MergeConfig(**QUICK), folder, [(tuned, 1.0)], tmp_path / "model")
+
+
+def test_a_full_disk_is_said_before_anything_is_computed_and_leaves_nothing(
+    base: Make, adapter: Make, small_disk: Path
+) -> None:
+    folder = base(vocab_size=2000)
+    with pytest.raises(EnvironmentFault, match="could not be written") as caught:
+        merge(MergeConfig(**QUICK), folder, [(adapter(folder), 1.0)], small_disk / "model")
+    assert "No space left" in str(caught.value)
+    assert not list((small_disk / "model").iterdir())
 
 
 def test_a_wrong_merge_does_not_pass_its_proof(
