@@ -62,7 +62,10 @@ def _line(kind: type[BaseModel], fault: Any, where: str) -> str:
     if fault["type"] == "extra_forbidden":
         near = nearest(str(fault["loc"][-1]), _keys_at(kind, fault["loc"][:-1]))
         return f"{path}: no such setting" + (f"; did you mean '{near}'?" if near else "")
-    return f"{path}: {fault['msg']} (got {fault['input']!r})"
+    said = fault["msg"].removeprefix("Value error, ")  # pydantic's word before a reason of ours
+    got = fault["input"]
+    whole = fault["type"] in ("value_error", "missing") and isinstance(got, Mapping)
+    return f"{path}: {said}" + ("" if whole else f" (got {got!r})")
 
 
 def nearest(word: str, known: list[str]) -> str:

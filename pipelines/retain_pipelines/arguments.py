@@ -42,11 +42,22 @@ def _given(inputs: Mapping[str, Any], given: list[str]) -> dict[str, Any]:
             raise ConfigError("--param takes NAME=VALUE", got=entry)
         if name not in inputs:
             near = nearest(name, sorted(inputs))
-            raise ConfigError(f"--param {name}: the pipeline has no such parameter", expected=", ".join(sorted(_free(inputs))) or "none", fix=f"did you mean '{near}'?" if near else "")  # fmt: skip
+            hint = (
+                ""
+                if not near
+                else f"did you mean '{near}'?"
+                if near in _free(inputs)
+                else f"for '{near}', {_in_recipe(near)}"
+            )
+            raise ConfigError(f"--param {name}: the pipeline has no such parameter", expected=", ".join(sorted(_free(inputs))) or "none at all: the recipe says everything", fix=hint)  # fmt: skip
         if name not in _free(inputs):
-            raise ConfigError(f"--param {name}: the recipe says this", fix=f"--set {HEADLINES.get(name, 'STAGE.KEY')}=VALUE, or change the recipe")  # fmt: skip
+            raise ConfigError(f"--param {name}: the recipe says this", fix=_in_recipe(name))
         found[name] = _typed(name, inputs[name].type, text)
     return found
+
+
+def _in_recipe(name: str) -> str:
+    return f"--set {HEADLINES.get(name, 'STAGE.KEY')}=VALUE, or change the recipe"
 
 
 def _free(inputs: Mapping[str, Any]) -> set[str]:

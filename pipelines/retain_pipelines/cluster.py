@@ -21,7 +21,7 @@ from retain_pipelines import compiling
 from retain_pipelines.endings import FINALS
 from retain_pipelines.pods import Images
 from retain_pipelines.profile import Profile
-from retain_pipelines.server import Gone, Server
+from retain_pipelines.server import Away, Gone, Server
 
 TERMINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 RAN = {"SUCCEEDED", "FAILED"}
@@ -155,9 +155,21 @@ def follow(
 ) -> Ended:  # fmt: skip
     """Wait for the run's end, saying each task's beginning and end. Gone (8) for a run that disappears."""
     seen: dict[str, str] = {}
+    away: list[Away] = []
+
+    def waiting(fault: Away) -> None:
+        away.append(fault)
+        if len(away) == 1:
+            show(
+                f"{time.strftime('%H:%M:%S')}  {fault.what}: {fault.got}; asked again for up to {patience / 60:.0f} minutes"
+            )
+
     while True:
+        away.clear()
         try:
-            run = server.ask("following the run", server.runs.run_service_get_run, run_id, patience=patience)
+            run = server.ask(
+                "following the run", server.runs.run_service_get_run, run_id, patience=patience, waiting=waiting
+            )
         except Gone:
             raise EnvironmentFault("the run has disappeared from the server", where=link(server, run_id), got="404", expected="a run that ends in a final task", fix="somebody deleted it, or the server lost its database; submit again") from None  # fmt: skip
         server.identity(run, "run_id")

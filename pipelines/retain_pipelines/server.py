@@ -59,14 +59,23 @@ class Server:
         self.schedules, self.pipelines = kfp.RecurringRunServiceApi(client), kfp.PipelineServiceApi(client)
         self.uploads = kfp.PipelineUploadServiceApi(client)
 
-    def ask(self, what: str, call: Callable[..., T], *arguments: Any, patience: float | None = None, **named: Any) -> T:
-        """A question that changes nothing: asked again, with growing pauses, while the server is away."""
+    def ask(
+        self, what: str, call: Callable[..., T], *arguments: Any, patience: float | None = None,
+        waiting: Callable[[Away], None] = lambda fault: None, **named: Any,
+    ) -> T:  # fmt: skip
+        """A question that changes nothing: asked again, with growing pauses, while the server is away.
+
+        waiting: is told each fault that is followed by another attempt.
+        """
         from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+        def told(state: Any) -> None:
+            waiting(state.outcome.exception())
 
         patient = self.patience if patience is None else patience
         again = Retrying(
             retry=retry_if_exception_type(Away), stop=stop_after_delay(patient), reraise=True,
-            wait=wait_exponential(multiplier=0.2, max=30),
+            wait=wait_exponential(multiplier=0.2, max=30), before_sleep=told,
         )  # fmt: skip
         return again(self.tell, what, call, *arguments, **named)
 

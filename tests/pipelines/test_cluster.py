@@ -4,7 +4,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -94,10 +94,12 @@ def server(host: str, patience: float = 1.0, **credentials: Any) -> Server:
 # -- a run, to its end
 
 
-def ended(world: World, host: str, package: cluster.Package) -> cluster.Ended:
+def ended(
+    world: World, host: str, package: cluster.Package, show: Callable[[str], None] = lambda line: None
+) -> cluster.Ended:
     """One run of ``package``, followed to its end."""
     run_id = cluster.submit(server(host), package, _settings(), experiment="nightly", name="quickstart")
-    return cluster.follow(server(host), run_id, show=lambda line: None, poll=0.02)
+    return cluster.follow(server(host), run_id, show=show, poll=0.02)
 
 
 @pytest.mark.parametrize("name", [n for n in FINALS if n != "passed"])
@@ -198,7 +200,11 @@ def test_a_run_that_disappears_is_8(world: World, host: str, finetune: cluster.P
 def test_following_outlives_a_server_that_is_away(world: World, host: str, finetune: cluster.Package) -> None:
     world.script, world.end = ending("stop-regressed"), "FAILED"
     world.faults = [Fault("GET", r"/runs/", action) for action in (502, "drop", 503)]
-    assert ended(world, host, finetune).exit_code == 3
+    shown: list[str] = []
+    assert ended(world, host, finetune, shown.append).exit_code == 3
+    assert [line for line in shown if "502" in line and "asked again" in line] == shown[:1], (
+        "said once, not at each attempt"
+    )
     assert not any(fault.times for fault in world.faults)
 
 
@@ -307,7 +313,7 @@ def test_bad_input_never_reaches_the_server(
         (["quickstart", *IMAGES, "--pipeline", "regresion-gate"], "did you mean 'regression-gate'"),
         (["quickstart", *IMAGES, "--pipeline", "regression-gate"], "needs --candidate"),
         (["quickstart", *IMAGES, "--candidate", "s3://a/b"], "--candidate is for"),
-        (["quickstart", *IMAGES, "--param", "train_epoch=2"], "did you mean 'train_epochs'"),
+        (["quickstart", *IMAGES, "--param", "train_epoch=2"], "for 'train_epochs', --set train.num_train_epochs=VALUE"),
         (["domains", *IMAGES, "--pipeline", "domain-adapters", "--param", "merge_weight=1"], "'merge_weights'"),
         ([str(recipe), *IMAGES], "a pod does not see this machine's files"),
         ([str(hub), *IMAGES], "no way to the hub"),

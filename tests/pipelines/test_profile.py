@@ -121,13 +121,13 @@ def test_merge_has_an_entry_of_its_own_the_gpu_image_on_a_cpu_node(spot: Pods) -
     assert "nodeSelector" not in spot.pod("merge")
 
 
-def test_a_base_that_is_unpacked_has_the_room_of_a_merge(spot: Pods, tmp_path: Path, quickstart: Recipe) -> None:
+def test_a_base_that_is_unpacked_has_the_room_of_a_merge(spot: Pods, tmp_path: Path) -> None:
     assert (
         spot.container("resolve")["resources"]["resourceMemoryLimit"]
         == spot.container("merge")["resources"]["resourceMemoryLimit"]
     )
-    large = built({**SMALL, "steps": {"resolve": {"memory": "96Gi"}}}, tmp_path, quickstart)
-    assert large.container("resolve")["resources"]["resourceMemoryLimit"] == "96Gi"
+    own = profile.PodSettings(cpu="500m", memory="96Gi")
+    assert pods._as_large(own, profile.PodSettings(cpu="2", memory="32Gi")) == own.model_copy(update={"cpu": "2"})
     plain = recipe("quickstart", ["model.base_model=s3://models/base"])
     assert built(SMALL, tmp_path, plain).container("resolve")["resources"]["resourceMemoryLimit"] == "4Gi"
 
@@ -317,6 +317,7 @@ def test_what_cannot_run_is_refused_with_its_reason(case: str, tmp_path: Path) -
     with pytest.raises(ConfigError, match=message) as caught:
         parsed({**SMALL, **change}, tmp_path)
     assert "profile" in str(caught.value)
+    assert "Value error" not in str(caught.value)
 
 
 def test_rwo_is_fine_where_one_node_runs_everything(tmp_path: Path) -> None:
