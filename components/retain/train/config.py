@@ -134,7 +134,7 @@ class TrainConfig(StepConfig):
     )
     lora: LoraConfig = Field(
         default_factory=LoraConfig,
-        description="Settings of methods lora and qlora; target_modules also for ia3, oft, osf.",
+        description="Settings of methods lora and qlora; target_modules also for oft and osf.",
     )
     quant: QuantConfig = Field(default_factory=QuantConfig, description="Settings of method qlora.")
     freeze: FreezeConfig = Field(default_factory=FreezeConfig, description="Settings of method freeze.")

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+from retain.config import StepConfig
 from retain.errors import ConfigError, DataRefused
 from retain.train import sharding, speed
 from retain.train.config import SOFT_PROMPTS, TrainConfig, known_rates, rate
@@ -16,9 +17,10 @@ FIXES = {
     "pairs": "use train.objective dpo or orpo, or keep one side: map: {prompt: '{prompt}', completion: '{chosen}'}",
     "judgements": "use train.objective kto", "classes": "use train.method probe, or data.template.classification: completion", "plain rows": "use train.objective sft, or give rows with chosen and rejected (dpo, orpo) or a label (kto); a probe takes rows with text and label and data.template.classification: head",
 }  # fmt: skip
-# Sub-config → the methods that read it.
-OWNERS = {
-    "lora": (*LORA_FAMILY, "ia3", "oft", "osf"), "quant": ("qlora",), "freeze": ("freeze",), "prompt": SOFT_PROMPTS, "oft": ("oft", "osf"), "bottleneck": ("bottleneck",),
+# Sub-config, or one knob of it → the methods that read it; a knob's own line counts before its sub-config's.
+READERS = {
+    "lora": LORA_FAMILY, "lora.target_modules": (*LORA_FAMILY, "oft", "osf"), "quant": ("qlora",), "freeze": ("freeze",), "bottleneck": ("bottleneck",),
+    "prompt": SOFT_PROMPTS, "prompt.text": ("prompt",), "prompt.hidden": ("prefix", "p_tuning"), "prompt.projection": ("prefix",), "oft": ("oft",), "oft.rank": ("osf",),
 }  # fmt: skip
 
 
@@ -31,33 +33,25 @@ def check(config: TrainConfig, device: str) -> None:
 def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
     """(reason, setting, what to do) of everything that is wrong."""
     method, lora, mutating = config.method, config.lora, config.lora.init in MUTATING_STARTS
-    changed = [name for name in OWNERS if getattr(config, name) != type(getattr(config, name))()]
-    faults = [
-        (
-            f"method {method} does not read these settings: {name}",
-            name,
-            f"remove train.{name}, or use method {' or '.join(OWNERS[name])}",
-        )
-        for name in changed
-        if method not in OWNERS[name]
-    ]
+    prompt, anchor, stopping = config.prompt, config.anchor, config.early_stopping
     tests = [
         (config.kl.beta > 0 and method in ("full", "freeze"), "KL to the base needs the base: with method full there is no adapter to switch off", "kl.beta", "use anchor l2_sp or ewc, or an adapter method"),
         (config.kl.beta > 0 and mutating, f"a {lora.init} start changes the base's weights: with the adapter off it is not the base", "kl.beta", "use lora.init default or eva"),
         (method == "osf" and config.kl.beta > 0, "osf's weights replace the base's: there is nothing to switch off", "kl.beta", "use method lora"),
-        (method == "qlora" and lora.init != "default", f"a {lora.init} start needs unquantised weights", "lora.init", "use lora.init default"),
+        (method == "qlora" and (mutating or lora.init == "orthogonal"), f"a {lora.init} start needs unquantised weights", "lora.init", "use lora.init default, gaussian or eva"),
         (method == "qlora" and config.anchor.kind == "ewc", "the Fisher information needs gradients of the base's weights, and 4-bit weights have none", "anchor.kind", "use l2_sp or kl"),
         (mutating and config.anchor.kind != "none", "the anchor holds B·A near nothing, and this start is not nothing", "anchor.kind", "use lora.init default"),
         (lora.train_head and config.anchor.kind != "none", "the anchor pulls the adapters' products, and a head that is trained whole has none", "lora.train_head", "switch it off, or use kl"),
-        (lora.train_head and method not in LORA_FAMILY, f"method {method} does not train a head beside it", "lora.train_head", "use method lora or qlora"),
         (mutating and lora.train_head, "peft converts such a start back to a plain adapter only without a head beside it", "lora.init", "use lora.init default"),
         (mutating and lora.dropout not in ("auto", 0), f"a {lora.init} start holds the base's own main directions, and dropout would drop parts of the base", "lora.dropout", "use auto or 0, or lora.init default"),
         (mutating and lora.use_dora, "peft converts such a start back to a plain adapter only without DoRA", "lora.init", "use lora.init default"),
         (method == "prefix" and config.gradient_checkpointing is True, "a prefix is a cache, and activations cannot be computed twice with one", "gradient_checkpointing", "switch it off"),
         *_sharding_faults(config, mutating),
         *_device_faults(config, device),
-        (bool(config.prompt.text) and method != "prompt", f"method {method} does not start from words", "prompt.text", "use method prompt"),
-        (config.prompt.projection and method != "prefix", f"method {method} has no projection", "prompt.projection", "use method prefix"),
+        (method == "prefix" and not prompt.projection and "hidden" in _changed(prompt), "without a projection a prefix has no encoder", "prompt.hidden", "remove it, or set prompt.projection"),
+        (anchor.kind != "ewc" and "fisher_rows" in _changed(anchor), "only ewc measures the Fisher information", "anchor.fisher_rows", "remove it, or use anchor.kind ewc"),
+        (anchor.kind == "none" and "strength" in _changed(anchor), "without a kind nothing pulls", "anchor.strength", "set anchor.kind"),
+        (stopping.min_delta_nats > 0 and not stopping.patience and not stopping.keep_best, "nothing asks which evaluation was better", "early_stopping.min_delta_nats", "remove it, or set patience or keep_best"),
         (method == "probe" and (config.kl.beta > 0 or config.anchor.kind != "none"), "a probe leaves the base as it is: there is nothing to hold back", "kl.beta" if config.kl.beta > 0 else "anchor.kind", "switch it off"),
         (method == "probe" and config.objective != "sft", "a probe learns classes, not preferences", "objective", "use objective sft"),
         (isinstance(lora.dropout, float) and not 0 <= lora.dropout < 1, "a share must lie in [0, 1)", "lora.dropout", "use 0.05"),
@@ -71,7 +65,23 @@ def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
         (isinstance(config.learning_rate, float) and config.learning_rate < 0, "a rate cannot be negative", "learning_rate", "use auto"),
     ]  # fmt: skip
     tests += _objective_faults(config)
-    return faults + [(reason, where, fix) for wrong, reason, where, fix in tests if wrong]
+    return _unread(config) + [(reason, where, fix) for wrong, reason, where, fix in tests if wrong]
+
+
+def _unread(config: TrainConfig) -> list[tuple[str, str, str]]:
+    """The same for knobs that another method reads."""
+    changed = [f"{name}.{key}" for name in READERS if "." not in name for key in _changed(getattr(config, name))]
+    readers = {knob: READERS.get(knob, READERS[knob.partition(".")[0]]) for knob in changed}
+    return [
+        (f"method {config.method} does not read these settings: {knob}", knob, f"remove train.{knob}, or use method {' or '.join(methods)}")
+        for knob, methods in readers.items() if config.method not in methods
+    ]  # fmt: skip
+
+
+def _changed(part: StepConfig) -> list[str]:
+    """Names of the settings that are not at their defaults."""
+    plain = type(part)()
+    return [name for name in type(part).model_fields if getattr(part, name) != getattr(plain, name)]
 
 
 def _objective_faults(config: TrainConfig) -> list[tuple[bool, str, str, str]]:

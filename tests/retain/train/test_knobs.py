@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from retain import models
-from retain.config import parse
+from retain.config import StepConfig, parse
 from retain.errors import ConfigError, DataRefused
-from retain.train import bottleneck
-from retain.train.config import TrainConfig
+from retain.train import bottleneck, rules
+from retain.train.config import METHOD_RATES, TrainConfig
+from retain.train.rules import READERS
 
 from .conftest import QUICK, Trained
 
@@ -60,30 +61,84 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "anchor.kind": ({}, {"anchor": {"kind": "l2_sp"}}),
     "anchor.strength": ({"anchor": {"kind": "l2_sp"}}, {"anchor": {"kind": "l2_sp", "strength": 100}}),
     "anchor.fisher_rows": ({"anchor": {"kind": "ewc", "strength": 10}}, {"anchor": {"kind": "ewc", "strength": 10, "fisher_rows": 1}}),
+    "early_stopping.min_delta_nats": ({"eval_steps": 1}, {"eval_steps": 1, "early_stopping": QUICK["early_stopping"] | {"min_delta_nats": 10}}),
 }  # fmt: skip
-# Flipped by a test of their own: elsewhere in this folder.
+# Flipped by a test of its own: which one.
 ELSEWHERE = {
-    "seed", "device", "micro_tokens", "packing", "gradient_checkpointing", "optimizer", "fused_kernels", "sharding", "processes", "eval_steps", "max_eval_rows", "save_steps", "keep_checkpoints", "resume", "divergence_nats",
-    "checkpoint_uri", "objective", "preference.beta", "preference.desirable_weight", "preference.undesirable_weight", "preference.replay_weight",
-    "weighting.kind", "weighting.temperature", "weighting.max_token_nats", "task_weights",
-    "method", "early_stopping.patience", "early_stopping.min_delta_nats", "early_stopping.max_retention_rise_nats", "early_stopping.keep_best",
-}  # fmt: skip
+    "seed": "test_work.test_same_seed_same_bytes_other_seed_other_bytes",
+    "method": "test_methods.test_method_on_family",
+    "device": "test_methods.test_method_on_family",
+    "micro_tokens": "test_work.test_the_split_into_micro_batches_changes_nothing",
+    "packing": "test_batches.test_packed_loss_is_unpacked_loss",
+    "gradient_checkpointing": "test_knobs.test_gradient_checkpointing_gives_the_same_numbers",
+    "optimizer": "test_speed.test_moments_in_8_bits_learn_as_well_and_go_on_after_a_kill",
+    "fused_kernels": "test_speed.test_small_moments_and_liger_reach_the_plan_and_the_trainer",
+    "sharding": "test_distributed.test_two_processes_are_one",
+    "processes": "test_trainjob.test_the_step_itself_starts_the_processes_of_one_machine",
+    "eval_steps": "test_knobs.test_evaluations_and_their_rows",
+    "max_eval_rows": "test_knobs.test_evaluations_and_their_rows",
+    "save_steps": "test_resume.test_only_as_many_checkpoints_as_asked_are_kept",
+    "keep_checkpoints": "test_resume.test_only_as_many_checkpoints_as_asked_are_kept",
+    "resume": "test_resume.test_resume_never_starts_anew",
+    "checkpoint_uri": "../publish/test_checkpoints.test_publishing_deletes_the_checkpoints_of_its_own_run",
+    "divergence_nats": "test_work.test_a_rate_that_blows_up_is_an_error_with_advice",
+    "objective": "test_preference.test_the_better_answers_win",
+    "preference.beta": "test_preference.test_flipping_a_knob_changes_the_result",
+    "preference.desirable_weight": "test_preference.test_flipping_a_knob_changes_the_result",
+    "preference.undesirable_weight": "test_preference.test_flipping_a_knob_changes_the_result",
+    "preference.replay_weight": "test_preference.test_flipping_a_knob_changes_the_result",
+    "weighting.kind": "test_weighting.test_flipping_a_knob_changes_the_result",
+    "weighting.temperature": "test_weighting.test_flipping_a_knob_changes_the_result",
+    "weighting.max_token_nats": "test_weighting.test_flipping_a_knob_changes_the_result",
+    "task_weights": "test_weighting.test_flipping_a_knob_changes_the_result",
+    "early_stopping.patience": "test_work.test_training_stops_when_the_target_no_longer_gains",
+    "early_stopping.max_retention_rise_nats": "test_work.test_training_stops_when_the_general_loss_rises",
+    "early_stopping.keep_best": "test_work.test_the_best_weights_are_kept",
+}
+
+
+def knobs() -> dict[str, Any]:
+    """Every setting of a training by its dotted name → its default."""
+    found: dict[str, Any] = {}
+    for name, value in TrainConfig():
+        found |= {f"{name}.{key}": inner for key, inner in value} if isinstance(value, StepConfig) else {name: value}
+    return found
 
 
 def test_every_knob_has_its_test() -> None:
-    names = set()
-    for name, field in TrainConfig.model_fields.items():
-        inner = field.annotation
-        has = isinstance(inner, type) and hasattr(inner, "model_fields")
-        names |= {f"{name}.{key}" for key in inner.model_fields} if has else {name}
-    assert names == set(FLIPS) | ELSEWHERE
-    assert len(names) > 50
+    assert set(knobs()) == set(FLIPS) | set(ELSEWHERE)
+    assert len(knobs()) > 50
+    assert not set(FLIPS) & set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("knob", ELSEWHERE)
+def test_the_test_that_is_named_is_there_and_about_the_knob(knob: str) -> None:
+    module, _, function = ELSEWHERE[knob].rpartition(".")
+    source = (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+    assert f"def {function}(" in source
+    assert knob.rpartition(".")[2] in source
+
+
+@pytest.mark.parametrize("method", METHOD_RATES)
+def test_a_method_s_own_settings_act_or_are_refused(method: str) -> None:
+    """What a flip of it changes with one method, no other takes in silence."""
+    for knob, (_, flipped) in FLIPS.items():
+        section, _, key = knob.partition(".")
+        reads = method in READERS.get(knob, READERS.get(section, METHOD_RATES))
+        if not reads:
+            with pytest.raises(ConfigError, match=f"does not read these settings: {knob}"):
+                rules.check(TrainConfig(method=method, **{section: {key: flipped[section][key]}}), "cpu")
 
 
 @pytest.mark.parametrize("knob", FLIPS)
 def test_flipping_it_changes_the_result(knob: str, trained: Trained) -> None:
     one, two = FLIPS[knob]
     assert trained("a", **{**STEPS, **one}).adapter_digest != trained("b", **{**STEPS, **two}).adapter_digest
+
+
+def test_a_4_bit_base_takes_starts_that_read_no_weights(trained: Trained) -> None:
+    ends = {trained(init, method="qlora", lora=LORA | {"init": init}, **STEPS).adapter_digest for init in ("default", "gaussian", "eva")}  # fmt: skip
+    assert len(ends) == 3
 
 
 def test_evaluations_and_their_rows(trained: Trained, tmp_path: Path) -> None:
@@ -115,6 +170,7 @@ def test_zero_and_auto_are_the_methods_own_rate(trained: Trained) -> None:
         ({"method": "full", "bottleneck": {"size": 3}, "lora": {}}, "does not read these settings: bottleneck"),
         ({"lora": {"init": "pissa"}, "kl": {"beta": 1}}, "it is not the base"),
         ({"method": "qlora", "lora": {"init": "pissa"}}, "unquantised weights"),
+        ({"method": "qlora", "lora": {"init": "orthogonal"}}, "unquantised weights"),
         ({"method": "qlora", "anchor": {"kind": "ewc"}}, "4-bit weights have none"),
         ({"lora": {"use_dora": True}, "anchor": {"kind": "l2_sp"}}, "not a plain product"),
         ({"method": "prompt", "lora": {}, "anchor": {"kind": "l2_sp"}}, "no weights near the base"),
@@ -122,7 +178,11 @@ def test_zero_and_auto_are_the_methods_own_rate(trained: Trained) -> None:
         ({"method": "prefix", "lora": {}, "gradient_checkpointing": True}, "a prefix is a cache"),
         ({"lora": {"dropout": 1.5}}, "must lie in"),
         ({"lora": {"train_head": True}, "anchor": {"kind": "l2_sp"}}, "trained whole has none"),
-        ({"method": "ia3", "lora": {"train_head": True}}, "does not train a head"),
+        ({"method": "ia3", "lora": {"r": 4}}, "does not read these settings: lora.r"),
+        ({"method": "prefix", "lora": {}, "prompt": {"hidden": 8}}, "without a projection"),
+        ({"anchor": {"strength": 3.0}}, "without a kind nothing pulls"),
+        ({"anchor": {"kind": "l2_sp", "fisher_rows": 7}}, "only ewc measures"),
+        ({"early_stopping": {"patience": 0, "keep_best": False, "min_delta_nats": 0.1}}, "nothing asks which"),
         ({"lora": {"train_head": True, "init": "pissa"}}, "without a head beside it"),
         ({"lora": {"init": "pissa", "dropout": 0.05}}, "would drop parts of the base"),
         (
