@@ -82,7 +82,7 @@ def check(plan: GatePlan) -> GatePlan:
     """The plan itself; PolicyError (2) with the three ways out where it is refused."""
     if plan.word != "refused":
         return plan
-    ways = "; ".join(f"{w.what}: {w.value} (passes in {100 * w.power:.0f} %)" for w in plan.ways_out)
+    ways = "; ".join(f"{w.what}: {w.value} (passes in {100 * w.power:.0f} %{'' if w.power > plan.power else ', no help alone'})" for w in plan.ways_out)  # fmt: skip
     raise PolicyError(
         "this gate could not conclude: an unharmed model would pass in too few of its runs", where="gate",
         got=f"{100 * plan.power:.0f} % at the items planned, smallest drop it could see {plan.detectable_points:g} points" + "".join(f"; {n}" for n in plan.notes),

@@ -49,6 +49,7 @@ def test_a_refusal_names_three_ways_out_that_work():
     with pytest.raises(PolicyError, match=r"(?s)more items.*macro_margin_points.*advisory") as caught:
         check(plan)
     assert caught.value.exit_code == 2
+    assert ("no help alone" in str(caught.value)) == (plan.ways_out[2].power <= plan.power)
     margin = margin_for_power(six(150), policy(), 0.8)
     assert plan_gate(policy(macro_margin_points=margin), six(150)).word in {"fine", "weak"}
     assert plan_gate(policy(), six(plan.items_needed)).power >= 0.78

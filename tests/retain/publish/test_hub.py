@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -139,6 +140,27 @@ def test_a_model_is_one_commit_and_comes_back_by_it(
     assert "the hub did not take this model" in refused.stderr
     assert "hunter2" not in done.stdout + done.stderr + refused.stdout + refused.stderr
     assert len(server.repositories["team/orders"]) == 2
+
+
+def test_killed_before_the_commit_the_hub_shows_the_model_of_before(hub: tuple[str, type[Hub]], model: Path) -> None:
+    address, server = hub
+    before = ("1" * 40, {"model.safetensors": b"of an earlier model"})
+    server.repositories["team/orders"] = [before]
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from huggingface_hub import HfApi
+        from retain import digest
+        from retain.publish.stores import open_store
+        whole = HfApi.create_commit
+        for die in (False, True):
+            HfApi.create_commit = (lambda *a, **m: os.kill(os.getpid(), signal.SIGKILL)) if die else whole
+            model = Path({str(model)!r})
+            open_store("hf://team/" + ("orders" if die else "other")).put(model, digest.model_manifest(model), {{}})
+    """
+    assert online(code, address, TOKEN).returncode == -signal.SIGKILL
+    assert server.repositories["team/orders"] == [before]
+    assert set(server.repositories["team/other"][-1][1]) == set(digest.model_manifest(model))
 
 
 def test_a_hub_that_is_switched_off_or_no_repository(model: Path, judged: Judged) -> None:

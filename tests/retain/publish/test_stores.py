@@ -5,13 +5,18 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from retain import digest, s3, uris, weights
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
@@ -86,6 +91,34 @@ def test_a_large_file_goes_to_an_oci_registry_in_pieces(
     assert max(size for _, size in sent) == 1 << 20
     back = uris.fetch(source, tmp_path / "cache")
     assert digest.of_file(back / "model.safetensors").removeprefix("sha256:") == files["model.safetensors"]
+
+
+@pytest.mark.parametrize(("where", "call"), [("_upload", 3), ("check", 1)])
+def test_killed_at_an_oci_registry_no_half_model_has_a_name_and_the_next_run_finishes(
+    where: str, call: int, oci_registry: str, model: Path, judged: Judged
+) -> None:
+    root = f"{oci_registry}/team/killed-{where.strip('_')}"
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from retain import digest, oci
+        from retain.publish.stores import open_store
+        real, left = oci.{where}, list(range({call}))
+        def die(*given):
+            left.pop() or os.kill(os.getpid(), signal.SIGKILL)
+            return real(*given)
+        oci.{where} = die
+        model = Path({str(model)!r})
+        open_store("oci://{root}").put(model, digest.model_manifest(model), {{"README.md": b"x"}})
+    """
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env).returncode == -signal.SIGKILL
+    tags = f"http://{oci_registry}/v2/team/killed-{where.strip('_')}/tags/list"
+    named = requests.get(tags, timeout=10).json().get("tags") or []
+    assert len(named) == (where == "check")  # read back only once all of it is there
+    done = publish(PublishConfig(name="orders", store=f"oci://{root}"), model, judged(model))
+    assert done.version == 1
+    assert pull("orders", "1", model.parent / "pulled").digest == digest.of_model(model)
 
 
 def test_an_oci_registry_that_is_away_is_said_soon(
