@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retain import models
 from retain.errors import IntegrityError
 from retain.merge import dense, depth
 from retain.merge.adapters import Adapter
@@ -50,6 +51,7 @@ def prove(
 
 
 def _loader(folder: Path) -> Any:
+    models.quiet()
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     settings = AutoConfig.from_pretrained(str(folder), local_files_only=True)

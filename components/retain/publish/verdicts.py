@@ -89,7 +89,7 @@ def check_champion(verdict: Mapping[str, Any], champion: str, *, needed: bool) -
     if not champion or champion in anyone or (not compared and not needed) or champion == verdict["candidate_digest"]:
         return
     raise IntegrityError(
-        "this verdict does not compare with the model in service", got=", ".join(compared) or "no champion among its baselines", expected=champion, fix=NEW_GATE,
+        "this verdict does not compare with the model in service", got=", ".join(compared) or "no champion among its baselines", expected=champion, fix="score both models and gate this one against that one (retain gate --champion SCORES); publish or promote it with the new verdict",
     )  # fmt: skip
 
 

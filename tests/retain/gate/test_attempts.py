@@ -15,6 +15,7 @@ from retain.digest import of_json
 from retain.errors import EnvironmentFault, PolicyError
 from retain.gate import door
 from retain.gate.attempts import Question, decision_items, take
+from retain.gate.ci import comment, junit
 from retain.gate.config import GatePolicy
 from retain.gate.evidence import judge_evidence
 from retain.gate.work import COUNTED, gate
@@ -146,9 +147,15 @@ def test_without_the_register_nothing_is_decided(
     assert not (tmp_path / "verdict-one" / "verdict.json").exists()
 
 
-def test_the_command_line_counts_as_the_pipeline_does(judged: Callable[..., Any], tmp_path: Path) -> None:
+def test_three_doors_give_one_verdict_and_count_alike(judged: Callable[..., Any], tmp_path: Path) -> None:
+    """The step's door, the command line, and what a CI system is handed; decided again from the evidence, too."""
     assert judged("one")["attempt"] == 1
-    judged("two")
-    command = [sys.executable, "-m", "retain_pipelines.cli", "gate", "--base", str(tmp_path / "base"), "--candidate", str(tmp_path / "two"), "--out", str(tmp_path / "cli"), "--set", "macro_margin_points=8", "--json"]  # fmt: skip
+    told = judged("two")
+    ci = ["--junit", str(tmp_path / "junit.xml"), "--comment", str(tmp_path / "comment.md")]
+    command = [sys.executable, "-m", "retain_pipelines.cli", "gate", "--base", str(tmp_path / "base"), "--candidate", str(tmp_path / "two"), "--out", str(tmp_path / "cli"), "--set", "macro_margin_points=8", *ci, "--json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, json.loads(done.stdout)["attempt"]) == (0, 2)
+    assert (done.returncode, told["attempt"]) == (0, 2)
+    assert json.loads(done.stdout) == told == read_json(tmp_path / "cli" / "verdict.json", schema="retain.verdict/1")
+    assert judge_evidence(tmp_path / "cli" / "evidence.json").as_dict() == told
+    assert (tmp_path / "junit.xml").read_text() == junit(told)
+    assert (tmp_path / "comment.md").read_text() == comment(told)
