@@ -25,10 +25,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def retain(world: Path, *words: str) -> dict[str, Any]:
-    """One command in this world: what it printed as JSON, and what a person saw."""
-    done = subprocess.run(
-        command(*words), env=environment(world), cwd=world, capture_output=True, text=True, check=False
-    )
+    """One command in this world, its weights in one place for all steps: what it printed as JSON, and what a person saw."""
+    variables = {**environment(world), "RETAIN_MODELS_URI": str(world / "weights")}
+    done = subprocess.run(command(*words), env=variables, cwd=world, capture_output=True, text=True, check=False)
     assert done.stdout.strip(), done.stderr[-3000:]
     return {**json.loads(done.stdout), "shown": done.stderr}
 
@@ -43,6 +42,25 @@ def test_two_domains_are_learned_side_by_side_and_one_model_is_gated(ran: dict[s
     merged = json.loads((model / "manifest.json").read_text())["adapters"]
     assert [entry["weight"] for entry in merged] == [0.5, 0.45]
     assert len({entry["digest"] for entry in merged}) == 2
+
+
+@pytest.mark.timeout(1500)
+def test_weights_went_through_one_place_and_not_through_the_artifacts(ran: dict[str, Any]) -> None:
+    """Two adapters and their merge; what was scored and published is what lies there."""
+    artifacts = list(Path(ran["folder"]).glob("artifacts/**/*.safetensors"))
+    assert artifacts, "the steps that read them laid them beside their artifact again"
+    assert all(path.is_symlink() and path.resolve().is_relative_to(ran["world"] / "weights") for path in artifacts)
+    assert len(list(Path(ran["folder"]).glob("artifacts/**/weights.json"))) == 3
+    assert len(list((ran["world"] / "weights").glob("*/*.safetensors"))) == 3
+
+
+@pytest.mark.timeout(1500)
+def test_numbers_before_and_after_line_up(ran: dict[str, Any]) -> None:
+    """Equal names, four digits: what KFP's Compare shows in one row."""
+    files = sorted(Path(ran["folder"]).glob("artifacts/*/score*/metrics"))
+    before, after = (json.loads(path.read_text()) for path in files)
+    assert set(before) == set(after) >= {"colours", "sizes", "target"}
+    assert all(value == round(value, 4) for value in [*before.values(), *after.values()])
 
 
 @pytest.mark.timeout(1500)
