@@ -20,15 +20,10 @@ from typing import Any
 
 from retain import images
 from retain.errors import EnvironmentFault, ExitCode, RetainError, UsageError
+from retain_pipelines.screen import CACHED, COLOUR, Screen
 
 SWALLOWED = ("Condition evaluation failed", "Could not resolve")
 CONDITION_ON = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
-CACHED = re.compile(r"Task '?([\w-]+)'? cache hit")
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-STARTED = re.compile(r"Executing task '([^']+)'")
-FINISHED = re.compile(r"Task '[^']+' finished with status")
-DUMPS = ("[KFP Executor", "Found image ")
-INDENT = "    "  # kfp.local prints a step's own lines this deep
 
 
 @dataclass(frozen=True)
@@ -127,34 +122,6 @@ def run(
     (folder / "arguments.json").write_text(json.dumps(dict(arguments), indent=1), encoding="utf-8")
     code, log = _child([str(folder), str(cache or ""), json.dumps(containers or {})], folder, titles(spec), show)
     return _judge(spec, folder, finals, code, log)
-
-
-class Screen:
-    """What a person sees of a local run: each step's title and its own lines, without the engine's dumps."""
-
-    def __init__(self, titles: Mapping[str, str]) -> None:
-        self.titles, self._in_dump, self._in_step = titles, False, False
-
-    def line(self, raw: str) -> str:
-        """The line to show, or an empty string."""
-        text = COLOUR.sub("", raw)
-        if FINISHED.search(text):
-            self._in_step = False
-        if started := STARTED.search(text):
-            self._in_step = True
-            return f"\n── {self.titles.get(started[1], started[1])}\n"
-        if cached := CACHED.search(text):
-            return f"\n── {self.titles.get(cached[1], cached[1])}  (unchanged: kept from an earlier run)\n"
-        if not self._in_step or not text.startswith(INDENT) or self._dumped(text.rstrip()):
-            return ""
-        text = text.removeprefix(INDENT)
-        return "" if not text.strip() or text.startswith(DUMPS) else text
-
-    def _dumped(self, text: str) -> bool:
-        """Every step's inputs are printed as one JSON object before its work."""
-        was = self._in_dump
-        self._in_dump = (was or text == INDENT + "{") and text != INDENT + "}"
-        return was or self._in_dump
 
 
 def titles(spec: Mapping[str, Any]) -> dict[str, str]:

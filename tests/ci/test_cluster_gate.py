@@ -1,12 +1,16 @@
 """The CI templates that submit regression-gate, run as they stand: a stand-in for the KFP server, a real object store."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
@@ -76,6 +80,39 @@ def test_the_gitlab_job_submits_waits_and_blocks(host: str, tmp_path: Path) -> N
     blocked(shell("\n".join(job["script"]), tmp_path, environment(**given)), tmp_path)
     silent = shell("\n".join(job["after_script"]), tmp_path, environment(CI_MERGE_REQUEST_IID=""))
     assert silent.returncode == 0, silent.stderr
+
+
+@pytest.mark.parametrize(("file", "name"), [("gate.yml", "retain-gate"), ("gate-cluster.yml", "retain-gate-cluster")])
+def test_the_gitlab_job_writes_the_table_into_the_merge_request(file: str, name: str, tmp_path: Path) -> None:
+    job = yaml.safe_load((ROOT / ".gitlab" / file).read_text())[name]
+    (tmp_path / "retain-gate").mkdir()
+    (tmp_path / "retain-gate/comment.md").write_text("| reading | −3 % & more |\n")
+    with listening() as (address, got):
+        place = {"CI_API_V4_URL": address, "CI_PROJECT_ID": "7", "CI_MERGE_REQUEST_IID": "42", "GITLAB_TOKEN": "tok-2"}
+        done = shell("\n".join(job["after_script"]), tmp_path, environment(**place))
+    assert done.returncode == 0, done.stderr
+    assert got == [("/projects/7/merge_requests/42/notes", "tok-2", {"body": ["| reading | −3 % & more |\n"]})]
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[tuple[str, list[tuple[str, str, dict[str, list[str]]]]]]:
+    """An address that takes notes: (path, token, form)."""
+    got: list[tuple[str, str, dict[str, list[str]]]] = []
+
+    class Notes(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            got.append((self.path, self.headers["PRIVATE-TOKEN"], form))
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Notes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", got
+        server.shutdown()
 
 
 def test_the_workflow_gives_the_action_what_it_takes() -> None:

@@ -118,10 +118,3 @@ def test_images_are_named_as_they_are_built_and_a_gguf_base_is_converted_where_t
     assert image("gate", quickstart) == images.built("cpu")
     assert image("train", quickstart) == image("resolve", quickstart) == images.built("gpu")
     assert image("resolve", load("quickstart", ["model.base_model=/models/base"])) == images.built("cpu")
-
-
-def test_what_an_engine_says_of_an_image_is_no_line_of_the_step() -> None:
-    screen = local.Screen({})
-    screen.line("Executing task 'train'")
-    assert screen.line("    Found image 'retain-gpu:0.1.0-0123456789ab'\n") == ""
-    assert screen.line("    loss 1.0\n") == "loss 1.0\n"
