@@ -136,14 +136,13 @@ class Shape:
 class Steps:
     """A sequence of optimizer steps for a data loader; of each step this process takes its own share of the rows.
 
-    ``apart``: replay rows go into micro-batches of their own (the divergence from the base is taken on them alone), and so
-    do rows that judge answers. ``crossed``: of a step's kto rows also each prompt with another row's answer. ``even``: all
-    processes make the same forward passes (a split model computes on all of them at once).
+    Rows that judge answers go into micro-batches of their own. ``crossed``: of a step's kto rows also each prompt with
+    another row's answer. ``even``: all processes make the same forward passes (a split model computes on all of them at once).
     """
 
-    def __init__(self, rows: list[Row], order: list[np.ndarray], shape: Shape, *, rank: int = 0, world: int = 1, apart: bool = False, crossed: bool = False, even: bool = False) -> None:  # fmt: skip
+    def __init__(self, rows: list[Row], order: list[np.ndarray], shape: Shape, *, rank: int = 0, world: int = 1, crossed: bool = False, even: bool = False) -> None:  # fmt: skip
         self.rows, self.order, self.shape, self.rank, self.world = rows, order, shape, rank, world
-        self.apart, self.crossed, self.even = apart, crossed, even
+        self.crossed, self.even = crossed, even
 
     def __len__(self) -> int:
         return len(self.order)
@@ -151,36 +150,67 @@ class Steps:
     def __getitem__(self, step: int) -> Micro:
         """``micros``: the micro-batches of this process; ``total_weight``, ``judged_weight`` and ``replay_weight`` of the step over all processes.
 
-        Every process makes a forward pass in every step: one without a row of its own takes the first at weight 0.
+        Every process makes a forward pass in every step: one without a row of its own takes the first at weight 0. A
+        micro-batch says which of its supervised positions are those of ``replay`` rows.
         """
         if step >= len(self):
             raise IndexError(step)
         rows = [self.rows[i] for i in self.order[step]]
-        groups = self._groups(rows, self.rank)
-        if self.even:
-            others = [self._groups(rows, rank) for rank in range(self.world)]
-            for kind, own in groups.items():
-                own += [[_idle(rows)]] * (max(len(other[kind]) for other in others) - len(own))
         micros = [
-            collate(group, padded=self.shape.padded, pad=self.shape.pad) | {"replay": kind == "replay"}
-            for kind, found in groups.items()
+            collate(group, padded=self.shape.padded, pad=self.shape.pad) | {"replay": _replay_positions(group)}
+            for found in self._groups(step, self.rank).values()
             for group in found
         ]
-        replayed = total_weight([row for row in rows if row.part == "replay"])
         return {
-            "micros": micros, "total_weight": total_weight(rows), "judged_weight": judged_weight(rows), "replay_weight": replayed,
+            "step": step, "micros": micros, "total_weight": total_weight(rows), "judged_weight": judged_weight(rows),
+            "replay_weight": total_weight([row for row in rows if _is_replay(row)]),
             "crossed": list(as_batches(crossed(rows)[self.rank :: self.world], self.shape)) if self.crossed else [],
         }  # fmt: skip
 
-    def _groups(self, rows: list[Row], rank: int) -> dict[str, list[list[Row]]]:
-        """Rows of each forward pass of one process, by kind."""
-        kinds: dict[str, list[Row]] = {"rest": [], "judged": [], "replay": []}
-        for row in rows[rank :: self.world] or [_idle(rows)]:
-            kinds["replay" if self.apart and row.part == "replay" else "judged" if row.judged else "rest"].append(row)
+    def replayed(self, step: int, rank: int) -> list[Row]:
+        """A process's plain replay rows of one step, in the order of its micro-batches."""
+        return [row for group in self._groups(step, rank)["plain"] for row in group if _is_replay(row)]
+
+    def replay_blocks(self) -> list[int]:
+        """First steps of blocks whose replay rows, of all processes, fit into one forward pass (or are those of one step)."""
+        starts, held = [0], 0
+        for step, order in enumerate(self.order):
+            tokens = sum(self.rows[i].tokens for i in order if _is_replay(self.rows[i]))
+            if held and held + tokens > self.shape.micro_tokens:
+                starts.append(step)
+                held = 0
+            held += tokens
+        return starts
+
+    def _groups(self, step: int, rank: int) -> dict[str, list[list[Row]]]:
+        """Rows of each forward pass of one process, by kind; with ``even`` as many passes as the process with most of them."""
+        rows = [self.rows[i] for i in self.order[step]]
+        own = self._own(rows, rank)
+        if self.even:
+            others = [self._own(rows, other) for other in range(self.world)]
+            for kind, groups in own.items():
+                groups += [[idle(rows)]] * (max(len(other[kind]) for other in others) - len(groups))
+        return own
+
+    def _own(self, rows: list[Row], rank: int) -> dict[str, list[list[Row]]]:
+        kinds: dict[str, list[Row]] = {"plain": [], "judged": []}
+        for row in rows[rank :: self.world] or [idle(rows)]:
+            kinds["judged" if row.judged else "plain"].append(row)
         return {kind: list(split(part, self.shape.micro_tokens, padded=self.shape.padded)) for kind, part in kinds.items()}  # fmt: skip
 
 
-def _idle(rows: Sequence[Row]) -> Row:
+def _is_replay(row: Row) -> bool:
+    return row.part == "replay" and not row.judged
+
+
+def _replay_positions(rows: Sequence[Row]) -> "torch.Tensor":
+    """Which of the supervised positions of a micro-batch belong to replay rows."""
+    import torch
+
+    return torch.from_numpy(np.flatnonzero(np.repeat([_is_replay(row) for row in rows], [row.supervised for row in rows])))  # fmt: skip
+
+
+def idle(rows: Sequence[Row]) -> Row:
     """A row that trains nothing, for a process that has to take part in a forward pass."""
     return rows[0]._replace(weight=0.0)
 

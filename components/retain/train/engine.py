@@ -20,6 +20,7 @@ from retain.train.memory import peak_memory
 from retain.train.methods import kind
 from retain.train.optimizer import Masters, make
 from retain.train.places import Place
+from retain.train.reference import References
 from retain.train.rhythm import Rhythm
 from retain.train.rows import Row, judged_weight, total_weight
 from retain.train.sharding import like, whole
@@ -56,6 +57,7 @@ class Engine(Trainer):
         if split:
             sharding.start(device)
             sharding.split(model, device)
+        self.references = References(plan.steps, self.head, model, device) if config.kl.beta else None
         self.extra: dict[str, float] = {}
         self.best: list[torch.Tensor] = []
         self.interrupted = False
@@ -97,6 +99,8 @@ class Engine(Trainer):
         """Forward and backward of every micro-batch of one step → its mean loss over supervised tokens, nats."""
         model.train()
         micros = inputs["micros"]
+        if self.references is not None:
+            self.base = self.references.of(inputs["step"])
         loss = torch.zeros((), device=self.args.device)
         self.extra = {}
         for i, micro in enumerate(micros):
@@ -124,14 +128,13 @@ class Engine(Trainer):
         """(this micro-batch's part of the step's mean loss, beta · its part of the mean divergence from the base on replay)."""
         hidden = self.head.hidden(model, micro)
         task = self.head.cross_entropy(hidden, micro["targets"], micro["weights"]) / step["total_weight"]
-        if not (self.config.kl.beta and micro["replay"]):
+        at = micro["replay"]
+        if not (self.config.kl.beta and len(at)):
             return task, task.new_zeros(())
-        with torch.no_grad(), self.model.disable_adapter():
-            base = self.head.hidden(self.model, micro)
-        divergence = self.head.divergence(base, hidden, micro["weights"]) / step["replay_weight"]
-        self.extra["kl_to_base_nats"] = (
-            self.extra.get("kl_to_base_nats", 0.0) + float(divergence.detach()) * self.args.world_size
-        )
+        base, self.base = self.base.split([len(at), len(self.base) - len(at)])
+        divergence = self.head.divergence(base, hidden[at], micro["weights"][at]) / step["replay_weight"]
+        known = self.extra.get("kl_to_base_nats", 0.0)
+        self.extra["kl_to_base_nats"] = known + float(divergence.detach()) * self.args.world_size
         return task, self.config.kl.beta * divergence
 
     def _pull(self, anchor: Anchor, loss: float) -> None:

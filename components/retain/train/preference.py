@@ -1,7 +1,5 @@
 """Training on judged answers: the engine with a preference loss on judged rows and cross-entropy on plain ones beside them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +8,7 @@ from retain.train import objectives
 from retain.train.batches import as_batches, to_device
 from retain.train.engine import Engine
 from retain.train.objectives import Judged
+from retain.train.reference import adapter_off
 from retain.train.rows import Row, crossed, dataset_suffix, judged_weight
 from retain.train.sequences import answer_log_probs
 
@@ -45,22 +44,12 @@ class PreferenceEngine(Engine):
         policy = answer_log_probs(self.head, model, micro, sides)
         if self.config.objective == "orpo":
             return objectives.orpo(policy, torch.bincount(micro["sequence"], minlength=sides), knobs.beta)
-        with self._reference():
+        with adapter_off(self.model):
             reference = answer_log_probs(self.head, self.model, micro, sides)
         if self.config.objective == "dpo":
             return objectives.dpo(policy, reference, knobs.beta)
         weights = (knobs.desirable_weight, knobs.undesirable_weight)
         return objectives.kto(policy, reference, micro["desirable"], self.drift, knobs.beta, weights)
-
-    @contextmanager
-    def _reference(self) -> Iterator[None]:
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad(), self.model.disable_adapter():
-                yield
-        finally:
-            self.model.train(training)
 
     @torch.no_grad()
     def _drift(self, micros: list[dict[str, Any]]) -> float:
@@ -72,7 +61,7 @@ class PreferenceEngine(Engine):
         for micro in (to_device(micro, self.args.device) for micro in micros):
             sides = len(micro["row_weights"])
             policy = answer_log_probs(self.head, self.model, micro, sides)
-            with self._reference():
+            with adapter_off(self.model):
                 ratios = policy - answer_log_probs(self.head, self.model, micro, sides)
             totals += torch.stack([ratios.sum(), ratios.new_tensor(float(sides))])
         if self.model.training:  # an evaluation is done by every process on all rows

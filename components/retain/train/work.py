@@ -167,7 +167,7 @@ def plan_steps(config: TrainConfig, rows: Mixture, shape: batches.Shape) -> batc
     )  # fmt: skip
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return batches.Steps(
-        rows.train, order, shape, rank=rank, world=world, apart=config.kl.beta > 0, crossed=config.objective == "kto", even=config.sharding != "none",
+        rows.train, order, shape, rank=rank, world=world, crossed=config.objective == "kto", even=config.sharding != "none",
     )  # fmt: skip
 
 
