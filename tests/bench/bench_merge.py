@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import machine
+
 HIDDEN, INNER, VOCABULARY, HEADS, KEY_HEADS, RANK = 2048, 5632, 32000, 32, 4, 16
 SHARD_BYTES = 500 << 20
 TORCH_MIB = 350  # what M2 grants beside the tensors: torch itself and the buffers
@@ -194,16 +196,19 @@ def make_adapter(folder: Path, layers: int) -> None:
 
 def table(report: dict[str, Any]) -> str:
     middle = report["median"]
-    lines = [
-        f"merge of {report['parameters'] / 1e9:.2f} B parameters, bf16, {report['cpus']} cores, median of {report['runs']}"
+    what = f"Merge of {report['parameters'] / 1e9:.2f} B parameters, bf16, median of {report['runs']}"
+    columns = ("seconds", "cpu_seconds", "whole_process_seconds", "peak_anonymous_mib")
+    rows = [
+        (name, *(f"{found[key]:.0f}" if key.endswith("mib") else f"{found[key]:.2f}" for key in columns))
+        for name, found in middle.items()
     ]
-    lines += [f"{name:8} {row['seconds']:7.2f} s   processor {row['cpu_seconds']:6.2f} s   whole process {row['whole_process_seconds']:7.2f} s   peak anonymous {row['peak_anonymous_mib']:7.0f} MiB" for name, row in middle.items()]  # fmt: skip
     busy = middle["peft"]["cpu_seconds"] / middle["retain"]["cpu_seconds"]
-    lines.append(
-        f"M1  {report['m1_ratio']:.1f} × peft (must 6, stretch 10), {busy:.1f} × by processor time; {100 * report['share_of_copy']:.0f} % of the copy's speed"
-    )
-    lines.append(f"M2  {middle['retain']['peak_anonymous_mib']:.0f} MiB (must ≤ {report['m2_allowed_mib']:.0f} MiB)")
-    return "\n".join(lines) + "\n"
+    said = [
+        f"M1: {report['m1_ratio']:.1f} × peft (at least 6, stretch 10), {busy:.1f} × by processor time; {100 * report['share_of_copy']:.0f} % of the copy's speed.",
+        f"M2: {middle['retain']['peak_anonymous_mib']:.0f} MiB (at most {report['m2_allowed_mib']:.0f} MiB).",
+    ]
+    head = ["", "seconds", "of the processor", "whole process, s", "peak anonymous, MiB"]
+    return "\n".join([machine.line(what, ["torch", "transformers", "peft"]), machine.table(head, rows), *said]) + "\n"
 
 
 if __name__ == "__main__":

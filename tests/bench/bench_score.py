@@ -11,7 +11,6 @@ and S2 and is part of S3. CPU seconds stand beside wall seconds: on a busy machi
 import argparse
 import contextlib
 import io
-import os
 import sys
 import tempfile
 import time
@@ -19,6 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import machine
 
 from retain import models
 from retain.score import place, tasks
@@ -124,17 +125,10 @@ def row(name: str, what: str, theirs: Timed, ours: Timed, note: str) -> None:
 
 def head(arguments: argparse.Namespace) -> None:
     """Machine, commit and versions, then the table's head."""
-    import platform
-    import subprocess
-
-    import lm_eval
     import torch
-    import transformers
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
-    device = torch.cuda.get_device_name(0) if arguments.device.startswith("cuda") else f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"  # fmt: skip
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{arguments.model.name}, {platform.machine()}, {device}{load}; commit {commit}; torch {torch.__version__}, transformers {transformers.__version__}, lm-eval {lm_eval.__version__}.\n")  # fmt: skip
+    gpu = f" on {torch.cuda.get_device_name(0)}" if arguments.device.startswith("cuda") else ""
+    print(machine.line(f"{arguments.model.name}{gpu}", ["torch", "transformers", "lm_eval"]))
     print("| | what | lm-eval, s (CPU s) | retain, s (CPU s) | ratio (CPU) | must | agreement (S4) |\n|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
 
 
@@ -225,7 +219,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
-    if not Path(os.environ.get("RETAIN_DATA") or HERE.parents[2] / "shared" / "data").is_dir():
+    if not machine.DATA.is_dir():
         print("SKIPPED: no benchmark data; set RETAIN_DATA to their folder", file=sys.stderr)
         return 0
     arguments.model = arguments.model or shipped()
