@@ -37,9 +37,9 @@ def run_many(
             base_digest=base["digest"],
         )
         say(f"model     {result.digest}")
-        say(
-            f"proof     {result.changed_tensors} tensors changed, {result.lost_percent:.2f} % of their entries lost to rounding; logits differ from base + adapter by {result.logit_difference:.2g} deviations (the adapter moves them by {result.adapter_effect:.2g})"
-        )
+        logits = f"logits differ from base + adapter by {result.logit_difference:.2g} deviations (the adapter moves them by {result.adapter_effect:.2g})"
+        said = logits if result.adapter_effect else "its logits were not compared: these changes cannot be attached to a base"  # fmt: skip
+        say(f"proof     {result.changed_tensors} tensors changed, {result.lost_percent:.2f} % of their entries lost to rounding; {said}")  # fmt: skip
         say(f"time      {result.merge_seconds:.1f} s to merge, {result.proof_seconds:.1f} s to prove")
         for note in result.notes:
             say(f"  {note}")

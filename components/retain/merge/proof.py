@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 LAYERS_RECOMPUTED = 8
-REFERENCES = {
-    True: "peft, adapter attached to the base, fp32",
-    False: "peft's ΔW of every layer, combined on whole matrices, fp32",
-}
 FP32_IS_FINER = 100  # a merge stored in fp32 must agree this many times better than one in 16 bits
 
 
@@ -83,23 +79,42 @@ def _logits(
     finest = {p.dtype for p in merged.parameters() if p.is_floating_point()} <= {torch.float32}
     allowed = config.tolerance / (FP32_IS_FINER if finest else 1)
     shape = {"rows": config.probe_rows, "tokens": config.probe_tokens, "allowed": allowed}
-    linear = config.method == "linear"
-    able = _attachable if linear else dense.able
-    known = linear or config.first_layer == 1  # the other methods are recomputed at one strength
-    if not known or not all(able(a, w * config.strength * config.first_layer) for a, w in adapters):
+    reference, said = _reference(config, base_dir, adapters, merged)
+    if reference is None:
         if not torch.isfinite(result).all():
             raise IntegrityError("the merged model's logits are not finite", where=str(base_dir))
-        return {**shape, "reference": "none: these changes cannot be attached to a base", "largest_difference": 0.0, "rms_difference": 0.0, "adapter_effect": 0.0, "layers_recomputed": 0}  # fmt: skip
+        return {**shape, "reference": said, "largest_difference": 0.0, "rms_difference": 0.0, "adapter_effect": 0.0, "layers_recomputed": 0}  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of what its own merge would do to tied weights; none is done here
-        reference = _attached if config.method == "linear" else _combined
         attached, plain, layers = reference(config, base_dir, adapters, probes, merged)
     spread = float(attached.std())
     difference, effect = (result - attached) / spread, (attached - plain) / spread
     return {
-        **shape, "reference": REFERENCES[config.method == "linear"], "largest_difference": float(difference.abs().max()),
+        **shape, "reference": said, "largest_difference": float(difference.abs().max()),
         "rms_difference": _rms(difference), "adapter_effect": _rms(effect), "layers_recomputed": layers,
     }  # fmt: skip
+
+
+def _reference(
+    config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], merged: Any
+) -> tuple[Callable[..., Any] | None, str]:
+    """(what computes the logits another way, what it is in words)."""
+    linear = config.method == "linear"
+    if linear and all(dense.replaces(a, base_dir, merged) for a, _ in adapters):
+        return _interpolated, "transformers, every changed tensor of the base recomputed on whole matrices"
+    if linear and all(_attachable(a, w * config.strength * config.first_layer) for a, w in adapters):
+        return _attached, "peft, adapter attached to the base, fp32"
+    if not linear and config.first_layer == 1 and all(dense.able(a, w) for a, w in adapters):  # at one strength only
+        return _combined, "peft's ΔW of every layer, combined on whole matrices, fp32"
+    return None, "none: these changes cannot be attached to a base"
+
+
+def _interpolated(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
+    """As :func:`_attached`, for whole models (WiSE-FT); every changed tensor is compared, not some layers."""
+    base = _load(base_dir).eval()
+    plain = _forward(base, probes)
+    tensors = dense.interpolate(config, base, adapters, merged)
+    return _forward(base, probes), plain, tensors
 
 
 def _combined(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
@@ -200,7 +215,6 @@ def _recomputed(model: Any, merged: Any, weights: Mapping[str, float], share: Ca
 
     A wrong scale shows here even where the adapter is too weak to show in the logits. Layers evenly over the depth.
     """
-    import torch
     from peft.tuners.lora import Linear
 
     layers = [(name, m) for name, m in model.get_base_model().named_modules() if type(m) is Linear and not m.use_dora.get(next(iter(weights)), False)]  # fmt: skip
@@ -211,10 +225,7 @@ def _recomputed(model: Any, merged: Any, weights: Mapping[str, float], share: Ca
         for adapter, weight in weights.items():
             if adapter in layer.lora_A:
                 exact = exact + weight * share(name) * layer.get_delta_weight(adapter).float()
-        error = (stored.float() - exact).abs()
-        step = exact.abs().clamp(min=1e-6) * torch.finfo(stored.dtype).eps
-        if bool((error > step + 1e-6).any()):
-            raise IntegrityError("a merged layer is not base + adapter", where=name, got=f"off by {float(error.max()):.3g}", expected="the rounded sum", fix="report this: a fault of the merge")  # fmt: skip
+        dense.check_rounded(name, stored, exact)
     return len(checked)
 
 

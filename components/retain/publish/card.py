@@ -87,10 +87,16 @@ def _made(recipe: Mapping[str, Any], proof: Mapping[str, Any], compression: Mapp
     lines += [f"- {key.replace('_', ' ')}: {_cell(train[key])}" for key in keys if key in train]
     if proof:
         lines.append(f"- adapter strength: {proof['strength']:g}" + ("" if proof["strength"] == 1 else " (reduced, so that less is forgotten)"))  # fmt: skip
-        lines.append(f"- merged and proven: {proof['changed_tensors']} tensors changed; logits differ from base + adapter by {proof['logits']['rms_difference']:.2g} of their spread (allowed {proof['logits']['allowed']:.2g})")  # fmt: skip
+        lines.append(f"- merged and proven: {proof['changed_tensors']} tensors changed; {_compared(proof['logits'])}")
     if compression:
         lines.append(f"- compressed afterwards: {compression['method']}, {compression['bytes_before'] / 1e6:,.0f} MB to {compression['bytes'] / 1e6:,.0f} MB; {compression['drift']['kl_nats']:.2g} nats a token from the model before; the verdict is of this form")  # fmt: skip
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _compared(logits: Mapping[str, Any]) -> str:
+    if not logits["adapter_effect"]:
+        return "its logits were not compared, because these changes cannot be attached to a base"
+    return f"logits differ from base + adapter by {logits['rms_difference']:.2g} of their spread (allowed {logits['allowed']:.2g})"
 
 
 def _data(config: PublishConfig, recipe: Mapping[str, Any]) -> str:

@@ -243,10 +243,27 @@ def test_changed_weights_interpolate_with_the_base(base: Make, loaded: Loaded, t
     moved = {name: t + 0.01 * torch.randn_like(t) for name, t in model.state_dict().items() if "mlp" in name}
     model.save_pretrained(str(tmp_path / "tuned"), state_dict=moved)
     for strength in (1.0, 0.4):
-        merge(MergeConfig(strength=strength, **QUICK), folder, [(tmp_path / "tuned", 1.0)], tmp_path / "model")
+        done = merge(MergeConfig(strength=strength, **QUICK), folder, [(tmp_path / "tuned", 1.0)], tmp_path / "model")
+        assert done.logit_difference < 1e-5 < done.adapter_effect
         for name, tensor in loaded(tmp_path / "model").state_dict().items():
             wanted = start[name] + strength * (moved.get(name, start[name]) - start[name])
             torch.testing.assert_close(tensor, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_a_wrong_interpolation_does_not_pass_its_proof(
+    base: Make, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retain.merge.deltas import Replace
+
+    folder, right = base(dtype="bfloat16"), Replace.rows
+    model = loaded(folder)
+    moved = {name: t + 0.01 if "layers.1.mlp" in name else t for name, t in model.state_dict().items()}
+    model.save_pretrained(str(tmp_path / "tuned"), state_dict=moved)
+    monkeypatch.setattr(Replace, "rows", lambda *given: 1.1 * right(*given))
+    with pytest.raises(IntegrityError, match="not base") as caught:
+        merge(MergeConfig(strength=0.5, **QUICK), folder, [(tmp_path / "tuned", 1.0)], tmp_path / "model")
+    assert "layers.1.mlp" in str(caught.value)
+    assert not (tmp_path / "model" / "manifest.json").exists()
 
 
 def test_what_cannot_be_merged_is_refused_with_the_reason(base: Make, adapter: Make, tmp_path: Path) -> None:
