@@ -180,10 +180,12 @@ def _answers(rows: list[Row], index: dict[int, int], width: int, logits: torch.T
 def _normalisers(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(highest logit, log of the sum of exponentials) of each row of `logits` [n, V] in fp32, a block at a time."""
     highest, totals = [], []
-    for block in logits.split(SOFTMAX_ROWS[logits.device.type]):
-        top, place = block.max(dim=-1, keepdim=True)
-        highest.append(top[:, 0].float())
-        totals.append((top.float() - block.float().log_softmax(dim=-1).gather(1, place))[:, 0])
+    blocks = logits.split(SOFTMAX_ROWS[logits.device.type])
+    room = torch.empty(blocks[0].shape, dtype=torch.float32, device=logits.device)
+    for block in blocks:
+        wide = block if block.dtype == torch.float32 else room[: len(block)].copy_(block)
+        highest.append(wide.amax(dim=-1))
+        totals.append(highest[-1] - wide.log_softmax(dim=-1).amax(dim=-1))
     return torch.cat(highest), torch.cat(totals)
 
 
