@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from retain import digest
 from retain.artifacts import read_scores
 from retain.errors import IntegrityError, UsageError
 from retain.gate.pairs import join
 from retain_pipelines.cli.models import score
 
+from ..conftest import build_llama
 from ..retain.score.conftest import tiny_tasks  # noqa: F401 (a fixture)
 from ..retain.score.test_preview import adapter  # noqa: F401 (a fixture)
 
@@ -34,5 +36,9 @@ def test_an_adapter_is_scored_beside_its_base_and_no_gate_takes_it(
     assert "with the adapter" in capsys.readouterr().out
     with pytest.raises(IntegrityError, match="preview"):
         join(base, candidate)
-    with pytest.raises(UsageError, match="the model it is put into"):
-        score(str(tiny_llama), adapter=str(adapter), baseline=str(tiny_llama), out=tmp_path, **settings)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not with the model in service"):
+        score(str(tiny_llama), adapter=str(adapter), champion=str(tiny_llama), out=tmp_path, **settings)  # type: ignore[arg-type]
+    other = build_llama(tmp_path / "other", seed=5)
+    score(str(tiny_llama), adapter=str(adapter), baseline=str(other), out=tmp_path / "two", limit=4, **settings)  # type: ignore[arg-type]
+    two = [read_scores(tmp_path / "two" / name)[1]["model_digest"] for name in ("base", "candidate")]
+    assert two == [digest.of_model(other), "adapter-preview"]

@@ -61,17 +61,19 @@ def run(
 
 
 def preview(config: Mapping[str, Any], model: str, adapter: str, dataset: str, base_scores: str, scores: str) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Score ``model``, and ``model`` with ``adapter`` in it, in one load; the second is a preview that no gate takes."""
+    """Score ``model`` with ``adapter`` in it, a preview that no gate takes, and where ``base_scores`` is named without it, in one load."""
     from retain.score.preview import Preview
 
     with running("score-preview"):
         settings = parse(ScoreConfig, config, where="score")
         both = Preview(settings, Path(model), Path(adapter), dataset=Path(dataset) if dataset else None, cache=home() / "scores")  # fmt: skip
-        say("base")
-        base = _told(both.base(Path(base_scores)))
+        found = {}
+        if base_scores:
+            say("base")
+            found["base"] = _told(both.base(Path(base_scores)))
         say("with the adapter")
-        tuned = _told(both.tuned(Path(scores)))
-    return {"base": base, "candidate": tuned}
+        found["candidate"] = _told(both.tuned(Path(scores)))
+    return found
 
 
 def _moved(found: Mapping[str, float]) -> str:

@@ -156,8 +156,8 @@ def _loaded(manager: Any, spec: TaskSpec) -> Any:
         ) from error  # fmt: skip
     except ImportError as error:
         raise EnvironmentFault(
-            "a benchmark's own functions need a library that this machine does not have", where=f"task {spec.name}", got=error,
-            fix=f"pip install {error.name or 'it'}, or leave this benchmark out",
+            "a benchmark's own functions need a file or a library that is not there", where=f"task {spec.name}", got=error,
+            fix=f"pip install {error.name}, or leave this benchmark out" if error.name else "put the file beside the task's YAML file",
         ) from error  # fmt: skip
 
 

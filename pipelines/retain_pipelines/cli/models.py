@@ -59,7 +59,9 @@ def score(
     champion: Annotated[str, typer.Option(help="The model in service, scored on the same items (out/champion).")] = "",
     adapter: Annotated[
         str,
-        typer.Option(help="Score the model (out/base) and it with this adapter, in one load: a preview, for no gate."),
+        typer.Option(
+            help="Score the model with this adapter in it, in one load with the model itself (out/base) unless there is another baseline: a preview, for no gate."
+        ),
     ] = "",
     include_path: Annotated[
         list[Path] | None, typer.Option(help="Folder with task YAML files of your own (again for more).")
@@ -96,11 +98,13 @@ def score(
         loaded = load(recipe, overrides)
         settings = score_settings(loaded).as_parameter()
         how = {"policy": loaded.gate.as_parameter(), "baseline": str(out / "base")} if baseline else {}
-    if adapter:
-        _preview(settings, model, adapter, dataset, out, json, others=baseline or champion)
-        return
     results = {}
-    for name, uri in (("base", baseline), ("champion", champion), ("candidate", model)):
+    if adapter:
+        if champion:
+            raise UsageError("a preview is compared with a base, not with the model in service", got=champion, fix="leave --champion out, or merge the adapter first")  # fmt: skip
+        baseline = "" if baseline == model else baseline
+        results = _preview(settings, model, adapter, dataset, out, json, alone=bool(baseline))
+    for name, uri in (("base", baseline), ("champion", champion), ("candidate", "" if adapter else model)):
         if uri:
             results[name] = quiet(
                 json,
@@ -119,14 +123,13 @@ def score(
 
 
 def _preview(
-    settings: dict[str, Any], model: str, adapter: str, dataset: str, out: Path, json: bool, *, others: str
-) -> None:
+    settings: dict[str, Any], model: str, adapter: str, dataset: str, out: Path, json: bool, *, alone: bool
+) -> dict[str, Any]:
+    """The model's scores with the adapter in it, and its own beside them unless ``alone``."""
     from retain.score.door import preview
 
-    if others:
-        raise UsageError("an adapter is compared with the model it is put into", got=others, fix="leave --baseline and --champion out")  # fmt: skip
-    found = quiet(json, preview, settings, str(_folder(model)), adapter, dataset, str(out / "base"), str(out / "candidate"))  # fmt: skip
-    _emit(found, json)
+    base = "" if alone else str(out / "base")
+    return dict(quiet(json, preview, settings, str(_folder(model)), adapter, dataset, base, str(out / "candidate")))
 
 
 def judge(

@@ -10,9 +10,11 @@ import pytest
 
 from retain import digest
 from retain.artifacts import ITEM_SCHEMA, read_scores
-from retain.errors import ConfigError, DataRefused, IntegrityError
+from retain.errors import ConfigError, DataRefused, EnvironmentFault, IntegrityError
 from retain.score.config import ScoreConfig, TargetConfig, TaskSpec
 from retain.score.work import score
+
+from .conftest import write_tasks
 
 
 def config(folder: Path, *names: str, **changes: Any) -> ScoreConfig:
@@ -178,8 +180,60 @@ def _environment() -> dict[str, str]:
 
 FLIPS: dict[str, Any] = {
     "batch_tokens": 384, "max_length": 64, "attention": "plain", "apply_chat_template": True, "system_text": "short answers",
-    "template_kwargs": {"date": "today"}, "fewshot_as_multiturn": False,
+    "template_kwargs": {"date": "today"}, "fewshot_as_multiturn": False, "dtype": "bf16",
 }  # fmt: skip
+
+
+# Settings that are flipped elsewhere: which test.
+ELSEWHERE = {
+    "tasks": "test_work.test_every_task_setting_is_in_the_cache_key",
+    "include_path": "test_work.test_an_unknown_benchmark_names_the_nearest",
+    "target": "test_work.test_target_metrics",
+    "device": "test_work.test_a_device_that_is_not_there_is_an_error",
+    "prompt_completion": "test_work.test_the_form_of_test_rows_is_in_the_target_s_key",
+    "judge": "../judge/test_judge.test_every_setting_moves_something",
+    "signal_rows": "test_preview.test_a_candidates_scores_say_what_general_text_became",
+    "rounds": "test_rounds.test_four_rounds_ask_every_item_once_and_give_the_same_numbers",
+    "rounds_seed": "test_rounds.test_a_round_has_a_key_of_its_own_whatever_came_before",
+    "run_code": "test_work.test_a_benchmark_that_runs_answers_as_programs_waits_for_a_yes",
+}
+
+
+def test_every_setting_has_its_test() -> None:
+    assert set(ScoreConfig.model_fields) == set(FLIPS) | set(ELSEWHERE)
+    for name in ELSEWHERE.values():
+        module, _, function = name.rpartition(".")
+        assert f"def {function}(" in (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"), name
+
+
+def test_the_form_of_test_rows_is_in_the_target_s_key(tiny_llama: Path, tiny_dataset: Path, tiny_tasks: Path) -> None:
+    from retain.score.run import Run
+
+    forms: tuple[Any, ...] = ("auto", "plain")
+    keys = [Run(config(tiny_tasks, prompt_completion=form), tiny_llama, "base").rounds(tiny_dataset)[0][-1].key for form in forms]  # fmt: skip
+    assert [key["prompt_completion"] for key in keys] == list(forms)
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    from retain.score import place
+
+    assert place.resolve(ScoreConfig(device="cpu")).kind == "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(EnvironmentFault, match="no CUDA device"):
+            place.resolve(ScoreConfig(device="cuda"))
+
+
+def test_a_benchmark_that_runs_answers_as_programs_waits_for_a_yes(tmp_path: Path) -> None:
+    from retain.score import tasks
+
+    text = (write_tasks(tmp_path) / "tiny_answer.yaml").read_text()
+    (tmp_path / "tiny_code.yaml").write_text(text.replace("tiny_answer", "tiny_code") + "unsafe_code: true\n")
+    asked = ScoreConfig(tasks=[TaskSpec(name="tiny_code")], include_path=[str(tmp_path)])
+    with pytest.raises(ConfigError, match="runs the model's answers as programs"):
+        tasks.load(asked)
+    assert len(tasks.load(asked.model_copy(update={"run_code": True}))) == 1
 
 
 @pytest.mark.parametrize("knob", FLIPS)
