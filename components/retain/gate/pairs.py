@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retain.errors import IntegrityError
+from retain.errors import IntegrityError, PolicyError
 from retain.gate.statistics import Array, Summary, from_clusters, from_counts, mcnemar_p, sign_flip_p
 
 Scores = tuple[pa.Table, Mapping[str, Any]]
@@ -138,6 +138,8 @@ def _join_task(
         if left.get(key) != right.get(key):
             _refuse(f"the two scorings differ in the task's {key}", f"task {name}", right.get(key), left.get(key), "score both models on the same version")  # fmt: skip
     one, two = (_rows(name, str(left["metric"]), table) for table in (base, candidate))
+    if not one.num_rows and not two.num_rows:
+        raise PolicyError("a benchmark has no items", where=f"task {name}, metric {left['metric']}", got=0, expected="at least one", fix="take it out of score.tasks, or give it items")  # fmt: skip
     _same_items(name, one, two)
     sign = 1.0 if one["higher_is_better"][0].as_py() else -1.0
     values = [sign * _values(name, table) for table in (one, two)]
@@ -152,8 +154,6 @@ def _join_task(
 
 def _rows(name: str, metric: str, table: pa.Table) -> pa.Table:
     chosen = table.filter(pc.and_(pc.equal(table["task"], name), pc.equal(table["metric"], metric)))
-    if not chosen.num_rows:
-        _refuse("a task has no items", f"task {name}, metric {metric}", 0, "at least one", "score again")
     return chosen.sort_by([("doc_hash", "ascending"), ("doc_id", "ascending")])
 
 

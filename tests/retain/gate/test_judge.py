@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -333,6 +334,16 @@ def test_missing_and_doubled_items_are_refused(pair):
     for wrong in (table.slice(1), pa.concat_tables([table, table.slice(0, 1)])):
         with pytest.raises(IntegrityError):
             judge(base, (wrong, meta), policy())
+
+
+def test_a_benchmark_without_items_is_a_policy_that_cannot_conclude_and_on_one_side_items_are_missing(pair):
+    (base, one), (table, two) = pair
+    empty = [t.filter(pc.not_equal(t["task"], "bench")) for t in (base, table)]
+    with pytest.raises(PolicyError, match="has no items"):
+        judge((empty[0], one), (empty[1], two), policy())
+    for left, right in ((base, empty[1]), (empty[0], table)):
+        with pytest.raises(IntegrityError, match="the same items"):
+            judge((left, one), (right, two), policy())
 
 
 @pytest.mark.parametrize("key", ["engine", "engine_version", "dtype", "device", "batch_budget", "attention", "max_length", "tokenizer_digest", "template_digest"])  # fmt: skip
