@@ -18,6 +18,7 @@ from retain.gate.verdict import Verdict
 from retain.gate.waivers import Waiver
 
 SCHEMA = "retain.evidence/1"
+HOLDS = ("verdict", "candidate_digest", "baselines", "attempt", "waivers", "today", "partial", "repaired", "asked", "signals")  # fmt: skip
 
 
 def write_evidence(path: Path, case: Case, verdict: Verdict) -> None:
@@ -55,6 +56,8 @@ def read_case(path: Path) -> tuple[Case, GatePolicy]:
     stated = body.pop("digest", "")
     if digest.of_json(body) != stated:
         raise IntegrityError("an evidence file was changed after it was written", where=str(path), got=digest.of_json(body), expected=stated)  # fmt: skip
+    if lacking := [name for name in HOLDS if name not in body]:
+        raise IntegrityError("an evidence file lacks what a verdict rests on", where=str(path), got=f"no {', '.join(lacking)}", fix="use the version of retain that wrote it, or gate again")  # fmt: skip
     case = Case(
         body["candidate_digest"], tuple(_against(one) for one in body["baselines"]), body["attempt"],
         tuple(Waiver(**w) for w in body["waivers"]), body["today"], body["partial"],

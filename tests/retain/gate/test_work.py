@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from retain.digest import of_json
 from retain.errors import IntegrityError
 from retain.gate.config import GatePolicy
 from retain.gate.evidence import judge_evidence
@@ -52,6 +53,16 @@ def test_evidence_that_was_touched_is_refused(gated, tmp_path):
     body["baselines"][0]["columns"]["tuned"][0] = 1.0 - body["baselines"][0]["columns"]["tuned"][0]
     path.write_text(json.dumps(body))
     with pytest.raises(IntegrityError, match="changed after"):
+        judge_evidence(path)
+
+
+def test_evidence_of_another_version_is_refused(gated, tmp_path):
+    gated(GOOD)
+    path = tmp_path / "verdict" / "evidence.json"
+    body = json.loads(path.read_text())
+    del body["repaired"], body["schema"], body["digest"]
+    path.write_text(json.dumps({"schema": "retain.evidence/1", "digest": of_json(body), **body}))
+    with pytest.raises(IntegrityError, match=r"lacks .*\n.*\n.*no repaired"):
         judge_evidence(path)
 
 
