@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 PACKED = "retain_packed"
 SHORT = 512  # tokens
+# Layers that know where a packed row begins; convolutions, state spaces, linear and chunked attention would run on into the next row.
+PACKABLE = {"full_attention", "sliding_attention"}
 
 
 def register() -> None:
@@ -23,10 +25,13 @@ def register() -> None:
 
 
 def can_pack(model: Any) -> bool:
-    """Whether every attention layer of this model goes through transformers' attention interface and has no own soft cap."""
+    """Whether every layer that mixes tokens is attention through transformers' interface, full or sliding, without a soft cap of its own."""
     config = model.config.get_text_config()
+    known = set(getattr(config, "layer_types", None) or ()) <= PACKABLE
     plain = not any(getattr(config, name, None) for name in ("attn_logit_softcapping", "alibi"))
-    return bool(getattr(model, "_supports_attention_backend", False)) and plain and not config.is_encoder_decoder
+    return (
+        bool(getattr(model, "_supports_attention_backend", False)) and plain and known and not config.is_encoder_decoder
+    )
 
 
 def packed_attention(

@@ -59,7 +59,7 @@ def packs(config: TrainConfig, model: Any) -> bool:
     if not able:
         raise ConfigError(
             "rows cannot be packed here", where="train.packing", got=f"{type(model).__name__} with method {config.method}",
-            expected="a causal model whose attention goes through transformers' interface, without a soft cap or virtual tokens", fix="use packing: auto",
+            expected="a causal model of full or sliding attention that goes through transformers' interface, without a soft cap or virtual tokens", fix="use packing: auto",
         )  # fmt: skip
     attention.register()
     model.set_attn_implementation(attention.PACKED)
