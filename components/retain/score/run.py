@@ -163,7 +163,8 @@ class Run:
         return Job(TARGET_TASK, TARGET_TASK, key, facts, len(rows), work)
 
     def signals(self, kept: Shards, base: Mapping[str, str], dataset: Path) -> dict[str, Any]:
-        """{signals: …} for scores.json, kept like a task's records; nothing without general rows, or for the base itself."""
+        """{signals: …} for scores.json, kept like a task's records; nothing without general rows, for the base itself, or
+        for a model that reads other tokens."""
         from retain.score import signals
 
         rows = signals.general(dataset, self.config.signal_rows)
@@ -174,6 +175,8 @@ class Run:
         if (found := kept.get(key)) is None:
             self.__dict__.pop("engine", None)  # room for one model at a time
             measured = signals.measure(self.config, base_folder(base), self.model_dir, rows)
+            if measured is None:
+                return {}
             found = [], {**asdict(measured), "rise": measured.rise}
             kept.put(key, *found)
         return {"signals": found[1]}

@@ -45,10 +45,12 @@ def general(dataset: Path, count: int) -> list[Row]:
     return list(islice(rows, count))
 
 
-def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, rows: Sequence[Row]) -> Signals:
-    """Signals on ``rows``, up to POSITIONS tokens; loads one model after the other."""
+def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, rows: Sequence[Row]) -> Signals | None:
+    """Signals on ``rows``, up to POSITIONS tokens; loads one model after the other. None where they do not read the rows as the same tokens."""
     where = place.resolve(config)
-    texts = _tokens(rows, models.load_tokenizer(base_dir), config)
+    texts, others = (_tokens(rows, models.load_tokenizer(folder), config) for folder in (base_dir, tuned_dir))
+    if texts != others:
+        return None
     base = list(_log_probabilities(base_dir, where, texts, "base"))
     return compare(texts, base, _log_probabilities(tuned_dir, where, texts, "tuned"))
 

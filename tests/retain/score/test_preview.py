@@ -110,6 +110,9 @@ def test_a_candidates_scores_say_what_general_text_became(
         config = ScoreConfig(dtype="fp32", target=target, **changes)
         return score(config, tuned, tmp_path / name, dataset=replayed, cache=tmp_path / "cache", base=base).signals
 
+    (tuned / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}. {% endfor %}")
+    assert scored("other") == {}  # the rows are other tokens for it
+    models.load_tokenizer(tiny_llama).save_pretrained(str(tuned))
     found = scored("one")
     assert found == read_scores(tmp_path / "one")[1]["signals"]
     assert found["kl"] > 1e-4
