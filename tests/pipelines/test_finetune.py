@@ -196,7 +196,8 @@ def test_fresh_rows_tell_whether_to_train_again(world: Path, careful: dict[str, 
 @pytest.mark.timeout(900)
 def test_a_run_stopped_in_every_step_goes_on(world: Path, careful: dict[str, Any]) -> None:
     """kill -9 and Ctrl-C in turn, each time in a step that was not reached before; finished work is never repeated."""
-    arguments = ["run", "careful.yaml", "--set", "train.seed=7", "--set", "gate.attempts=8", "--runs", str(world / "stopped"), "--json"]
+    settings = ["--set", "train.seed=7", "--set", "gate.attempts=8"]
+    arguments = ["run", "careful.yaml", *settings, "--runs", str(world / "stopped"), "--json"]
     stopped: list[str] = []
     while fresh := _stop_in_a_new_step(world, [*arguments, *(["--resume"] if stopped else [])], stopped):
         stopped.append(fresh)
