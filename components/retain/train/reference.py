@@ -49,12 +49,15 @@ class References:
 
     def _block(self, numbers: range) -> dict[int, torch.Tensor]:
         own = [self.steps.replayed(number, self.steps.rank) for number in numbers]
-        passes = len(self._groups([row for rows in own for row in rows]))
-        if self.steps.even:
-            ranks = range(self.steps.world)
-            passes = max(len(self._groups([row for n in numbers for row in self.steps.replayed(n, rank)])) for rank in ranks)  # fmt: skip
-        states = self._states([row for rows in own for row in rows], passes)
-        return dict(zip(numbers, states.split([_supervised(rows) for rows in own]), strict=True))
+        counts = [sum(row.supervised for row in rows) for rows in own]
+        states = self._states([row for rows in own for row in rows], self._passes(numbers))
+        return dict(zip(numbers, states.split(counts), strict=True))
+
+    def _passes(self, numbers: range) -> int:
+        """Forward passes that every process has to make for a block; 0 where each makes its own."""
+        ranks = range(self.steps.world) if self.steps.even else ()
+        rows = ([row for number in numbers for row in self.steps.replayed(number, rank)] for rank in ranks)
+        return max((len(self._groups(each)) for each in rows), default=0)
 
     def _groups(self, rows: Sequence[Row]) -> list[list[Row]]:
         return list(split(rows, self.steps.shape.micro_tokens, padded=self.steps.shape.padded))
@@ -71,7 +74,3 @@ class References:
             return torch.empty(0)
         order = sorted(range(len(rows)), key=lambda i: -rows[i].tokens) if shape.padded else range(len(rows))
         return torch.cat([part for _, part in sorted(zip(order, parts, strict=False), key=lambda pair: pair[0])])
-
-
-def _supervised(rows: Sequence[Row]) -> int:
-    return sum(row.supervised for row in rows)
