@@ -37,7 +37,7 @@ class MergeConfig(StepConfig):
     )
     workers: int = Field(0, ge=0, le=64, description="tensors merged at once; 0: one a core, at most 4")
     block_mib: int = Field(
-        4,
+        2,
         ge=1,
         le=4096,
         description="fp32 MiB of a tensor that a worker holds at once; small blocks stay in the processor's cache",

@@ -1,6 +1,7 @@
 """What an adapter changes: ΔW of every tensor it touches, exact, a block of rows at a time, in fp32."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from retain.merge.tensors import Folder
@@ -32,6 +33,10 @@ class LowRank:
     scale: float
     transposed: bool = False
     whole = False
+
+    @cached_property
+    def acts(self) -> bool:
+        return bool(self.a.any() and self.b.any())
 
     def factors(self, first: int, count: int) -> "tuple[torch.Tensor, torch.Tensor]":
         """(left, right) with scale · left @ right = ΔW of these rows."""
