@@ -1,12 +1,16 @@
 """The base of every step's settings, and the one way to turn user input into them."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from retain.errors import ConfigError
+
+# What pydantic puts into the path of a fault for each arm of a union.
+_CHOICE = re.compile(r"(constrained-\w+|literal\[.*\]|(list|dict)\[.*\]|int|float|str|bool)$")
 
 C = TypeVar("C", bound="StepConfig")
 
@@ -18,7 +22,7 @@ class StepConfig(BaseModel):
     of pydantic is kept: 3.0 is 3, and 3.5 for a whole number is refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -51,10 +55,25 @@ def _split(text: str) -> list[str]:
 
 
 def _explained(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
-    lines = [_line(kind, fault, where) for fault in error.errors()]
+    lines = list(dict.fromkeys(_line(kind, fault, where) for fault in _one_of_a_choice(error.errors())))
     return ConfigError(
         lines[0] if len(lines) == 1 else "several settings are wrong:\n" + "\n".join(f"  - {line}" for line in lines)
     )
+
+
+def _one_of_a_choice(faults: list[Any]) -> list[Any]:
+    """Of a setting that may be a number or a word, the fault of what it nearly is; pydantic tells both, under names of its own."""
+    kept: dict[Any, Any] = {}
+    for fault in faults:
+        plain = tuple(part for part in fault["loc"] if not _CHOICE.match(str(part)))
+        if plain not in kept or kept[plain]["type"] == "literal_error":
+            other = kept.get(plain)
+            kept[plain] = {**fault, "loc": plain} | (
+                {"msg": f"{fault['msg']}, or {other['ctx']['expected']}"} if other else {}
+            )
+        elif fault["type"] == "literal_error":
+            kept[plain] = {**kept[plain], "msg": f"{kept[plain]['msg']}, or {fault['ctx']['expected']}"}
+    return list(kept.values())
 
 
 def _line(kind: type[BaseModel], fault: Any, where: str) -> str:

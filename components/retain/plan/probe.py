@@ -25,7 +25,8 @@ def probe(train: TrainConfig, mixture: Path, model_dir: Path, scratch: Path, *, 
     from retain.train.memory import Peak
     from retain.train.work import train as run
 
-    short = train.model_copy(update={"max_steps": steps, "eval_steps": steps, "save_steps": steps, "resume": "never", "checkpoint_uri": ""})  # fmt: skip
+    epochs = type(train)().num_train_epochs  # the steps say how long
+    short = train.model_copy(update={"max_steps": steps, "num_train_epochs": epochs, "eval_steps": steps, "save_steps": steps, "resume": "never", "checkpoint_uri": ""})  # fmt: skip
     peak = Peak()
     result = run(short, mixture, model_dir, scratch / "adapter", scratch / "checkpoints")
     return Probed(result.tokens_per_second, peak.bytes(result.peak_memory_bytes))

@@ -14,6 +14,7 @@ from retain.plan.gate import GatePlan, check, from_last_run, plan_gate
 from retain.plan.power import Planned
 from retain.resolve.recipe import Recipe
 from retain.tracking import home
+from retain.train import rules
 from retain.train.config import MERGEABLE
 from retain.validate.config import DatasetSpec
 
@@ -68,6 +69,12 @@ def resolve_base(recipe: Recipe) -> tuple[Path, str]:
 
 
 def _check_parts(recipe: Recipe) -> None:
+    rules.check_recipe(recipe.train)
+    if not recipe.data.replay.share and (recipe.train.kl.beta or recipe.train.anchor.kind == "ewc"):
+        raise ConfigError(
+            "this protection is measured on replay rows, and the recipe asks for none", where="train.kl.beta" if recipe.train.kl.beta else "train.anchor.kind",
+            got="data.replay.share: 0", fix="give replay a share, or leave the protection out",
+        )  # fmt: skip
     have = {(d.part, d.split) for d in recipe.data.datasets}
     if ("target", "train") not in have:
         raise ConfigError(

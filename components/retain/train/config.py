@@ -32,6 +32,7 @@ PREFERENCE_RATE_SHARE = 0.1
 # Methods whose change is one of the base's weights: what merge, and with it a whole run, can take.
 MERGEABLE = ("lora", "qlora", "full", "freeze", "ia3", "oft", "osf")
 SOFT_PROMPTS = ("prefix", "prompt", "p_tuning")
+Count = Annotated[int, Field(ge=1)]
 Method = Literal[
     "lora", "qlora", "full", "freeze", "bottleneck", "prefix", "prompt", "p_tuning", "ia3", "oft", "osf", "probe"
 ]
@@ -53,7 +54,10 @@ class TrainConfig(StepConfig):
         description="Peak rate, per step; auto or 0: the method's own default (lora 1e-4, full 1e-5; a tenth of it for dpo, kto and orpo).",
     )
     num_train_epochs: float = Field(
-        default=2.0, gt=0, le=1000, description="Passes over the training rows; ignored when max_steps is set."
+        default=2.0,
+        gt=0,
+        le=1000,
+        description="Passes over the training rows; refused beside max_steps, which says it another way.",
     )
     max_steps: int = Field(default=0, ge=0, description="Optimizer steps; 0 = as many as the epochs need.")
     batch_rows: int = Field(
@@ -88,7 +92,9 @@ class TrainConfig(StepConfig):
         description="Precision of forward and backward; the optimizer always keeps fp32 masters. auto: bf16 where the device computes it.",
     )
     device: str = Field(
-        default="auto", description="auto, cpu, cuda or cuda:N; asking for cuda where there is none is an error."
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N; asking for cuda where there is none is an error.",
     )
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         default="auto",
@@ -110,14 +116,16 @@ class TrainConfig(StepConfig):
         default="auto",
         description="liger: liger-kernel's fused norms, rotations and MLPs (GPU); auto: where it is installed.",
     )
-    eval_steps: int | Auto = Field(
+    eval_steps: Count | Auto = Field(
         default="auto",
         description="Steps between evaluations; auto: four a run. The base is always measured first, the last step always.",
     )
     max_eval_rows: int = Field(
         default=64, ge=1, description="Most validation rows of each kind (target, general) in one evaluation."
     )
-    save_steps: int | Auto = Field(default="auto", description="Steps between checkpoints; auto: with each evaluation.")
+    save_steps: Count | Auto = Field(
+        default="auto", description="Steps between checkpoints; auto: with each evaluation."
+    )
     checkpoint_uri: str = Field(
         default="",
         description="Where checkpoints lie, under a name made of recipe, data and base, so that a new pod finds them: a folder (a volume) or s3://bucket/path; empty: the folder checkpoints/ in the home folder. Deleted after publishing.",

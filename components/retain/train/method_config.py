@@ -1,6 +1,6 @@
 """Settings of the single methods and of what holds the base in place."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -48,7 +48,7 @@ class QuantConfig(StepConfig):
 class FreezeConfig(StepConfig):
     """Which weights stay still in method freeze; what is named by neither is trained."""
 
-    first_layers: int | Auto = Field(
+    first_layers: Annotated[int, Field(ge=0)] | Auto = Field(
         default="auto", description="Blocks frozen from the bottom; auto: two thirds of them."
     )
     last_layers: int = Field(default=0, ge=0, description="Blocks frozen from the top.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retain.errors import ConfigError
-from retain.train import bottleneck, lora_linear, probe, starts, targets
+from retain.train import bottleneck, fit, lora_linear, probe, starts, targets
 from retain.train.config import TrainConfig
 from retain.train.method_config import MUTATING_STARTS, LoraConfig
 from retain.train.rows import Row
@@ -52,6 +52,7 @@ def freeze(start: Start) -> Any:
     knobs, model = start.config.freeze, full(start)
     blocks = 1 + max(site.layer for site in targets.sites(model))
     first = blocks * 2 // 3 if knobs.first_layers == "auto" else int(knobs.first_layers)
+    fit.check_freeze(knobs, blocks, (name for name, _ in model.named_parameters()))
     embeddings = {id(p) for p in model.get_input_embeddings().parameters()} if knobs.embeddings else set()
     for name, parameter in model.named_parameters():
         number = targets.block_number(name)
@@ -87,10 +88,12 @@ def _planned(model: Any, knobs: LoraConfig) -> tuple[list[str], dict[str, int], 
     """(modules, ranks, alphas) with the layer plan worked in."""
     names = targets.choose(model, knobs.target_modules)
     ranks, alphas = dict(knobs.rank_pattern), dict(knobs.alpha_pattern)
+    chosen = upper = targets.matching(model, names)
+    blocks = 1 + max(site.layer for site in targets.sites(model))
     if knobs.layer_plan == "thirds":
-        chosen = targets.matching(model, names)
-        blocks = 1 + max(site.layer for site in targets.sites(model))
         upper = [site for site in chosen if site.layer >= blocks // 3]
+    fit.check_lora(model, knobs, chosen, upper)
+    if knobs.layer_plan == "thirds":
         for site in upper:
             if site.layer < 2 * blocks // 3:
                 ranks[re.escape(site.name)] = max(1, knobs.r // 2)
@@ -149,9 +152,12 @@ def rotations(start: Start) -> Any:
     if _transposed(start.model):
         raise ConfigError("peft cannot rotate GPT-2's transposed layers (Conv1D)", where="train.method", got=start.config.method, fix="use method lora")  # fmt: skip
     names = targets.choose(start.model, start.config.lora.target_modules)
+    chosen = targets.matching(start.model, names)
     if start.config.method == "oft":
+        fit.check_blocks(start.model, start.config.oft.block_size, chosen)
         settings = peft.OFTConfig(task_type=start.task, r=0, oft_block_size=start.config.oft.block_size, target_modules=names)  # fmt: skip
     else:
+        fit.check_rank(start.model, "train.oft.rank", start.config.oft.rank + 1, chosen, everywhere=True)
         settings = peft.OSFConfig(
             task_type=start.task, target_modules=names, effective_rank=start.config.oft.rank or None
         )

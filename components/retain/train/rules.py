@@ -1,6 +1,8 @@
 """Knobs that cannot act together are refused with the reason, before anything is loaded."""
 
 import importlib.util
+import math
+import re
 
 from retain.config import StepConfig
 from retain.errors import ConfigError, DataRefused
@@ -25,12 +27,22 @@ READERS = {
 
 
 def check(config: TrainConfig, device: str) -> None:
-    """Refuse what would be ignored or go wrong."""
-    for reason, where, fix in _faults(config, device):
+    """Refuse what would be ignored or go wrong, on this machine too."""
+    here = _sharding_faults(config, config.lora.init in MUTATING_STARTS) + _device_faults(config, device)
+    _refuse(_faults(config) + [fault[1:] for fault in here if fault[0]])
+
+
+def check_recipe(config: TrainConfig) -> None:
+    """The same as far as it needs neither the machine nor the rows: before a GPU is asked for."""
+    _refuse(_faults(config))
+
+
+def _refuse(faults: list[tuple[str, str, str]]) -> None:
+    for reason, where, fix in faults:
         raise ConfigError(reason, where=f"train.{where}", fix=fix)
 
 
-def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
+def _faults(config: TrainConfig) -> list[tuple[str, str, str]]:
     """(reason, setting, what to do) of everything that is wrong."""
     method, lora, mutating = config.method, config.lora, config.lora.init in MUTATING_STARTS
     prompt, anchor, stopping = config.prompt, config.anchor, config.early_stopping
@@ -46,8 +58,6 @@ def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
         (mutating and lora.dropout not in ("auto", 0), f"a {lora.init} start holds the base's own main directions, and dropout would drop parts of the base", "lora.dropout", "use auto or 0, or lora.init default"),
         (mutating and lora.use_dora, "peft converts such a start back to a plain adapter only without DoRA", "lora.init", "use lora.init default"),
         (method == "prefix" and config.gradient_checkpointing is True, "a prefix is a cache, and activations cannot be computed twice with one", "gradient_checkpointing", "switch it off"),
-        *_sharding_faults(config, mutating),
-        *_device_faults(config, device),
         (method == "prefix" and not prompt.projection and "hidden" in _changed(prompt), "without a projection a prefix has no encoder", "prompt.hidden", "remove it, or set prompt.projection"),
         (anchor.kind != "ewc" and "fisher_rows" in _changed(anchor), "only ewc measures the Fisher information", "anchor.fisher_rows", "remove it, or use anchor.kind ewc"),
         (anchor.kind == "none" and "strength" in _changed(anchor), "without a kind nothing pulls", "anchor.strength", "set anchor.kind"),
@@ -62,10 +72,18 @@ def _faults(config: TrainConfig, device: str) -> list[tuple[str, str, str]]:
         (config.weighting.kind != "none" and (method == "probe" or config.objective != "sft"), "weights come from the base's loss on answers that are learnt as they stand", "weighting.kind", "use it with objective sft and a method other than probe"),
         (config.weighting.kind != "none" and mutating, f"a {lora.init} start changes the base's weights: its losses would not be the base's", "weighting.kind", "use lora.init default"),
         (any(weight <= 0 for weight in config.task_weights.values()), "a factor on a loss is above 0", "task_weights", "leave the dataset out to train without it"),
-        (isinstance(config.learning_rate, float) and config.learning_rate < 0, "a rate cannot be negative", "learning_rate", "use auto"),
+        (isinstance(config.learning_rate, float) and not 0 <= config.learning_rate < math.inf, "a rate is a number that is not negative", "learning_rate", "use auto"),
+        (config.max_steps > 0 and "num_train_epochs" in _changed(config), "max_steps says how long to train: the epochs would be ignored", "num_train_epochs", f"leave it at its default ({TrainConfig().num_train_epochs:g}), or max_steps at 0"),
+        (method == "probe" and config.gradient_checkpointing is True, "a probe's base takes no gradient: there are no activations to be computed twice", "gradient_checkpointing", "switch it off"),
+        (lora.init == "orthogonal" and any(rank % 2 for rank in (lora.r, *lora.rank_pattern.values())), "an orthogonal start deals the rank's dimensions out in pairs", "lora.r", "use an even rank"),
+        (lora.init == "orthogonal" and lora.layer_plan == "thirds" and lora.r % 4 != 0, "the layer plan halves the rank, and an orthogonal start deals its dimensions out in pairs", "lora.r", "use a rank that 4 divides"),
+        (any(rank < 1 for rank in lora.rank_pattern.values()), "a rank is at least 1", "lora.rank_pattern", "leave the module out of target_modules"),
+        (any(alpha <= 0 for alpha in lora.alpha_pattern.values()), "an alpha is above 0", "lora.alpha_pattern", "leave the module out of target_modules"),
+        (config.processes not in ("auto", 1) and config.device.startswith("cuda:"), f"device {config.device} is one GPU, and each process takes one of its own", "processes", "use device: cuda, or processes: 1"),
+        (config.sharding != "none" and config.processes == 1, "there is one process only: nothing can be shared out", "sharding", "use processes: auto, or sharding: none"),
     ]  # fmt: skip
     tests += _objective_faults(config)
-    return _unread(config) + [(reason, where, fix) for wrong, reason, where, fix in tests if wrong]
+    return _patterns(config) + _unread(config) + [(reason, where, fix) for wrong, reason, where, fix in tests if wrong]
 
 
 def _unread(config: TrainConfig) -> list[tuple[str, str, str]]:
@@ -76,6 +94,23 @@ def _unread(config: TrainConfig) -> list[tuple[str, str, str]]:
         (f"method {config.method} does not read these settings: {knob}", knob, f"remove train.{knob}, or use method {' or '.join(methods)}")
         for knob, methods in readers.items() if config.method not in methods
     ]  # fmt: skip
+
+
+def _patterns(config: TrainConfig) -> list[tuple[str, str, str]]:
+    """Regular expressions that are none."""
+    given = {"freeze.patterns": config.freeze.patterns, "lora.rank_pattern": config.lora.rank_pattern, "lora.alpha_pattern": config.lora.alpha_pattern}  # fmt: skip
+    return [
+        (f"'{pattern}' is no regular expression: {wrong}", where, "escape its special characters with a backslash")
+        for where, patterns in given.items() for pattern in patterns if (wrong := _wrong(pattern))
+    ]  # fmt: skip
+
+
+def _wrong(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return ""
 
 
 def _changed(part: StepConfig) -> list[str]:
@@ -109,6 +144,24 @@ def check_rows(config: TrainConfig, rows: Mixture, folder: str) -> None:
             raise DataRefused("replay rows are plain rows: they are there to be kept, not to be judged", where=where, got=row.kind, fix="map them to prompt and completion")  # fmt: skip
         if row.kind != wanted and (row.part == "target" or row.kind != "plain rows"):
             raise DataRefused(f"method {config.method} with objective {config.objective} learns from {wanted}", where=where, got=row.kind, expected=wanted, fix=FIXES[row.kind])  # fmt: skip
+    _check_that_rows_ask(config, rows, folder)
+
+
+def _check_that_rows_ask(config: TrainConfig, rows: Mixture, folder: str) -> None:
+    """A knob that acts on rows which the mixture has not would do nothing."""
+    stopping, general, target = config.early_stopping, rows.retention, rows.target_validation
+    asked = _changed(stopping)
+    tests = [
+        (config.kl.beta > 0 and not any(row.part == "replay" for row in rows.train), "KL to the base is measured on replay rows, and there are none", "kl.beta"),
+        ("max_retention_rise_nats" in asked and stopping.max_retention_rise_nats > 0 and not general, "no general rows are set aside for validation: their loss cannot be watched", "early_stopping.max_retention_rise_nats"),
+        ("patience" in asked and stopping.patience > 0 and not target, "no target rows are set aside for validation: no gain can be seen", "early_stopping.patience"),
+        (stopping.min_delta_nats > 0 and not target, "no target rows are set aside for validation: no gain can be seen", "early_stopping.min_delta_nats"),
+        ("max_eval_rows" in _changed(config) and not (general or target), "no rows are set aside for validation", "max_eval_rows"),
+        ("replay_weight" in _changed(config.preference) and all(row.judged for row in rows.train), "there are no plain rows beside the judged ones", "preference.replay_weight"),
+    ]  # fmt: skip
+    for idle, reason, where in tests:
+        if idle:
+            raise ConfigError(reason, where=f"train.{where}", got=f"rows of {folder}", fix=f"give such rows (data.replay, data.datasets), or remove train.{where}")  # fmt: skip
 
 
 def _sharding_faults(config: TrainConfig, mutating: bool) -> list[tuple[bool, str, str, str]]:

@@ -4,6 +4,7 @@ import pytest
 
 from retain.errors import ConfigError
 from retain.resolve.recipe import load
+from retain.resolve.work import resolve
 
 
 def test_a_typo_names_the_nearest_key(tmp_path: Path) -> None:
@@ -63,3 +64,18 @@ def test_what_needs_all_items_is_refused_beside_looks_that_may_end_early(other: 
     load("quickstart", other)
     with pytest.raises(ConfigError, match=r"gate\.looks: 1"):
         load("quickstart", ["gate.looks=4", *other])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.max_steps=5", "train.num_train_epochs=3"], "the epochs would be ignored"),
+        (["data.replay.share=0", "train.kl.beta=0.1"], "measured on replay rows"),
+        (["data.replay.share=0", "train.anchor.kind=ewc"], "measured on replay rows"),
+    ],
+)
+def test_a_training_s_settings_that_cannot_act_are_refused_by_the_first_task(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(load("quickstart", overrides))
