@@ -10,12 +10,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retain import digest
+from retain import claims, digest
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 
 if TYPE_CHECKING:
     import torch
 
+# Unsaid, transformers asks whoever sits at the terminal whether code that came with a model may run.
+NO_CODE = {"trust_remote_code": False}
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # What GGUF loading leaves on a model and save_pretrained then stumbles over.
 GGUF_LEFTOVERS = ("hf_quantizer", "is_quantized", "quantization_method")
@@ -38,6 +40,7 @@ def check_folder(folder: Path) -> None:
             expected="a Hugging Face layout",
             fix="point model.base_model to the folder that holds config.json",
         )
+    claims.check_finished(folder)
     if digest.has_weights(p.name for p in folder.iterdir()):
         return
     pickled = sorted(p.name for pattern in PICKLED for p in folder.glob(pattern))
@@ -57,14 +60,42 @@ def check_folder(folder: Path) -> None:
 
 def is_encoder_decoder(folder: Path) -> bool:
     """Whether a model folder holds an encoder–decoder (T5, BART)."""
-    return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"))
+    return bool(settings_of(folder).get("is_encoder_decoder"))
+
+
+def settings_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The settings file of a model or adapter folder; IntegrityError where it is no JSON object."""
+    try:
+        value = json.loads((folder / name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        value = error
+    if not isinstance(value, dict):
+        raise IntegrityError("a settings file is damaged", where=str(folder / name), got=str(value)[:100], expected="a JSON object", fix="fetch or train it again")  # fmt: skip
+    return value
+
+
+def kind_of(folder: Path) -> Any:
+    """transformers' loader of a language model folder; ConfigError for a kind of model that it does not know."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    settings_of(folder)
+    try:
+        known = AutoConfig.from_pretrained(str(folder), local_files_only=True, **NO_CODE)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise _unknown(folder, error) from error
+    return AutoModelForSeq2SeqLM if known.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _unknown(folder: Path, error: Exception) -> ConfigError:
+    said = " ".join(str(error).split())[:200]
+    return ConfigError("transformers does not know this kind of model", where=str(folder / "config.json"), got=said, expected="a language model whose code is part of transformers (code that comes with a model is never run)")  # fmt: skip
 
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder, with a pad token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **NO_CODE)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -83,7 +114,9 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2se
     kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     stored = _stored(folder, device)
     try:
-        model = kind.from_pretrained(str(folder), dtype=torch_dtype(dtype, device), local_files_only=True, **stored)
+        model = kind.from_pretrained(
+            str(folder), dtype=torch_dtype(dtype, device), local_files_only=True, **NO_CODE, **stored
+        )
     except (OSError, SafetensorError) as error:
         raise IntegrityError(
             "this model cannot be opened",
@@ -105,7 +138,7 @@ def _stored(folder: Path, device: str) -> dict[str, Any]:
     """How the weights of a folder are opened: safetensors, safetensors packed by bitsandbytes, or the folder's one GGUF file."""
     if not any(folder.glob("*.safetensors")):
         return {"gguf_file": next(folder.glob("*.gguf")).name}
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = settings_of(folder)
     # Packed weights are placed while they are read; transformers refuses to move them afterwards.
     placed = {"device_map": {"": device}} if settings.get("quantization_config") else {}
     return {"use_safetensors": True, **placed}

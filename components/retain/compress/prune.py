@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retain import models
 from retain.compress.config import CompressConfig
 from retain.errors import ConfigError
 from retain.merge.tensors import Folder, Output, Shard, Spec
@@ -120,9 +121,8 @@ def _linear(model_dir: Path, base: Folder) -> Iterator[tuple[str, bool]]:
 def _skeleton(model_dir: Path) -> Any:
     """The model without its weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoConfig
 
-    settings = AutoConfig.from_pretrained(str(model_dir), local_files_only=True)
-    kind = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
+    kind, settings = models.kind_of(model_dir), AutoConfig.from_pretrained(str(model_dir), local_files_only=True)
     with torch.device("meta"):
         return kind.from_config(settings)

@@ -1,6 +1,5 @@
 """Compress: write, prove, name. The folder counts as finished when manifest.json is there, and that is written last."""
 
-import json
 import shutil
 import time
 from contextlib import closing
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from retain import digest, models
-from retain.artifacts import check_writable, read_json, write_json
+from retain.artifacts import read_json, write_json
+from retain.claims import claimed
 from retain.compress.config import NONE, CompressConfig, Method
 from retain.compress.prune import Zeros
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
@@ -42,14 +42,18 @@ def compress(config: CompressConfig, model_dir: Path, out: Path) -> CompressResu
     cannot be compressed so, EnvironmentFault for a library or disk space that is missing, IntegrityError for a damaged
     original or a result that equals it.
     """
-    from retain.compress.proof import drift
-
     start = time.monotonic()
     if config.method == NONE:
         raise ConfigError("nothing is to be compressed", got=f"compress.method: {NONE}", expected=", ".join(get_args(Method)))  # fmt: skip
-    _check(model_dir, out)
+    _check(model_dir)
+    with claimed(out, [model_dir]):
+        return _compressed(config, model_dir, out, start)
+
+
+def _compressed(config: CompressConfig, model_dir: Path, out: Path, start: float) -> CompressResult:
+    from retain.compress.proof import drift
+
     origin = digest.of_model(model_dir)
-    _clear(out)
     zeros, notes = _write(config, model_dir, out)
     files = digest.model_manifest(out)
     facts = _facts(config, model_dir, out, zeros)
@@ -64,23 +68,14 @@ def compress(config: CompressConfig, model_dir: Path, out: Path) -> CompressResu
     )  # fmt: skip
 
 
-def _check(model_dir: Path, out: Path) -> None:
+def _check(model_dir: Path) -> None:
     models.quiet()
     models.check_folder(model_dir)
-    if out.resolve() == model_dir.resolve():
-        raise ConfigError("a compressed model needs a folder of its own", got=out, fix="choose another output folder")
-    settings = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
-    if settings.get("quantization_config") or not any(model_dir.glob("*.safetensors")):
+    models.kind_of(model_dir)
+    if models.settings_of(model_dir).get("quantization_config") or not any(model_dir.glob("*.safetensors")):
         raise ConfigError("this model is packed already", where=str(model_dir), fix="compress the model it was made of")
-    with closing(Folder(model_dir)):  # every shard's header tells whether the file is whole
-        check_writable(out)
-
-
-def _clear(out: Path) -> None:
-    """What an earlier compression left, finished or not; manifest.json first."""
-    (out / "manifest.json").unlink(missing_ok=True)
-    for path in [*digest.model_files(out), *out.glob("*.partial"), out / "compression.json"]:
-        path.unlink(missing_ok=True)
+    with closing(Folder(model_dir)):
+        return  # every shard's header tells whether the file is whole
 
 
 def _write(config: CompressConfig, model_dir: Path, out: Path) -> tuple[Zeros, tuple[str, ...]]:
@@ -107,7 +102,9 @@ def _companions(model_dir: Path, out: Path, *, packed: bool, one_file: bool) -> 
     for file in digest.model_files(model_dir):
         own = (packed and file.name == "config.json") or ((packed or one_file) and file.name.endswith(".index.json"))
         if not file.name.endswith(digest.WEIGHTS) and not own:
-            shutil.copyfile(file, out / file.relative_to(model_dir))
+            target = out / file.relative_to(model_dir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def _weights(files: dict[str, str]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """From an adapter folder to the changes of the base's tensors; what cannot be merged exactly is refused with the reason."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retain import digest
+from retain import digest, models
 from retain.artifacts import read_json
 from retain.errors import ConfigError, IntegrityError
 from retain.merge.deltas import Delta, Dora, LowRank, Replace, Rotate, Scale, Shift, Subspace, Tokens, rotations
@@ -44,7 +43,7 @@ class Adapter:
 
 def content_of(path: Path) -> str:
     """Digest of an adapter's weight files."""
-    return digest.of_manifest({p.name: digest.of_file(p).removeprefix("sha256:") for p in sorted(path.glob("*.safetensors"))})  # fmt: skip
+    return digest.of_manifest({p.name: digest.of_file(p).removeprefix("sha256:") for p in sorted(path.glob("*.safetensors")) if p.is_file()})  # fmt: skip
 
 
 def read(path: Path, base: Folder) -> Adapter:
@@ -58,11 +57,25 @@ def read(path: Path, base: Folder) -> Adapter:
     if training.get("adapter_digest", got) != got:
         raise IntegrityError("the adapter's weights were changed after training", where=str(path), got=got, expected=training["adapter_digest"], fix="train again")  # fmt: skip
     if not (path / "adapter_config.json").is_file():
-        changes = {_tensor(name, base, path): Replace(weights, name) for name in weights.place}
-        return Adapter(path, changes, training, got, "weights")
-    settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+        whole = {_tensor(name, base, path): Replace(weights, name) for name in weights.place}
+        return Adapter(path, whole, training, got, "weights")
+    settings = models.settings_of(path, "adapter_config.json")
     _check(settings, path)
-    return Adapter(path, _Reader(settings, weights, base).changes(), training, got, "peft", settings)
+    _check_task(settings, path, base.path)
+    try:
+        changes = _Reader(settings, weights, base).changes()
+    # Foreign settings and tensors can be wrong in more ways than can be named; each of them means this.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error) as error:
+        raise IntegrityError("an adapter's settings and weights do not fit together", where=str(path), got=f"{type(error).__name__}: {error}"[:300], fix="train or copy it again") from error  # fmt: skip
+    return Adapter(path, changes, training, got, "peft", settings)
+
+
+def _check_task(settings: Mapping[str, Any], path: Path, base: Path) -> None:
+    """A language model has no head over classes, and an encoder–decoder's adapter does not fit a decoder."""
+    task = settings.get("task_type") or ""
+    fits = "SEQ_2_SEQ_LM" if models.is_encoder_decoder(base) else "CAUSAL_LM"
+    if task not in ("", "FEATURE_EXTRACTION", fits):
+        raise ConfigError("this adapter was trained for another task than its base's", where=str(path), got=f"task_type: {task}", expected=fits, fix="merge it into the base it was trained on; an adapter with a head over classes is served attached")  # fmt: skip
 
 
 def _check(settings: Mapping[str, Any], path: Path) -> None:
@@ -132,12 +145,24 @@ class _Reader:
         pattern = self.settings.get("alpha_pattern") or {}
         key = next((key for key in pattern if re.match(rf"(.*\.)?({key})$", module)), None)
         alpha = float(pattern[key] if key is not None else self.settings["lora_alpha"])
-        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        scale = alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        if not math.isfinite(scale):
+            raise ValueError(f"a scale of {scale} for {module}")
+        return scale
+
+    def _check_rank(self, module: str, a: "torch.Tensor", b: "torch.Tensor") -> None:
+        """The scale rests on the rank, so settings and both halves must tell the same one."""
+        pattern = self.settings.get("rank_pattern") or {}
+        key = next((key for key in pattern if re.match(rf"(.*\.)?({key})$", module)), None)
+        told = pattern[key] if key is not None else self.settings["r"]
+        if not a.shape[0] == b.shape[1] == told:
+            raise ValueError(f"ranks {a.shape[0]} and {b.shape[1]} of {module}, {told} by its settings")
 
     def _linear(self, module: str, found: dict[str, Delta]) -> None:
         a, b = self._need(f"{module}.lora_A.weight"), self._need(f"{module}.lora_B.weight")
         if a.ndim != 2:
             raise ConfigError("convolutions are not merged", where=module, got=f"a LoRA of shape {tuple(a.shape)}")
+        self._check_rank(module, a, b)
         target = _tensor(f"{module}.weight", self.base, self.weights.path)
         transposed = bool(self.settings.get("fan_in_fan_out"))
         delta = LowRank(a, b, self._scale(module, a.shape[0]), transposed)
@@ -145,10 +170,13 @@ class _Reader:
         found[target] = self._with_magnitude(module, delta)
         if (bias := self._take(f"{module}.lora_B.bias")) is not None:
             name = _tensor(f"{module}.bias", self.base, self.weights.path)
+            if bias.shape != self.base.spec(name).shape:
+                raise _other_shape(name, tuple(bias.shape), self.base.spec(name).shape)
             found[name] = Shift(bias * delta.scale)
 
     def _embedding(self, module: str, found: dict[str, Delta]) -> None:
         a, b = self._need(f"{module}.lora_embedding_A"), self._need(f"{module}.lora_embedding_B")
+        self._check_rank(module, a, b)
         target = _tensor(f"{module}.weight", self.base, self.weights.path)
         _fits(self.base, target, (a.shape[1], b.shape[0]), module)
         found[target] = self._with_magnitude(module, LowRank(a, b, self._scale(module, a.shape[0]), transposed=True))
@@ -157,6 +185,8 @@ class _Reader:
         magnitude = self._take(f"{module}.lora_magnitude_vector")
         if magnitude is None:
             magnitude = self._take(f"{module}.lora_magnitude_vector.weight")
+        if magnitude is not None and magnitude.numel() != delta.b.shape[0]:
+            raise _other_shape(module, magnitude.numel(), delta.b.shape[0])
         return delta if magnitude is None else Dora(delta, magnitude.reshape(-1), delta.transposed)
 
     def _same_base(self, plain: str) -> None:
@@ -203,7 +233,13 @@ class _Reader:
         chosen = self.settings.get("trainable_token_indices") or []
         if isinstance(chosen, dict):
             chosen = next((ids for name, ids in chosen.items() if module.endswith(name)), [])
-        found[_tensor(f"{module}.weight", self.base, self.weights.path)] = Tokens(tuple(chosen), values)
+        target = _tensor(f"{module}.weight", self.base, self.weights.path)
+        rows, width = self.base.spec(target).shape
+        if values.shape != (len(chosen), width) or not all(0 <= row < rows for row in chosen):
+            raise _other_shape(
+                module, f"{tuple(values.shape)} for rows {chosen}"[:100], f"rows of {width} below {rows}"
+            )
+        found[target] = Tokens(tuple(chosen), values)
 
 
 def _fits(base: Folder, target: str, shape: tuple[int, int], module: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retain import models
 from retain.errors import ConfigError, IntegrityError
 from retain.merge import depth
 from retain.merge.adapters import Adapter, embedding_of
@@ -43,13 +44,16 @@ class Plan:
 
 def make(config: MergeConfig, base: Folder, adapters: Sequence[tuple[Adapter, float]]) -> Plan:
     """The plan of a merge; ConfigError where the method does not fit the adapters."""
-    settings = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
+    settings = models.settings_of(base.path)
     if settings.get("quantization_config"):
         raise ConfigError("a quantised base cannot take a merge", where=str(base.path), fix="give the base in its original precision; an adapter trained on its NF4 form fits")  # fmt: skip
     if config.method == "slerp" and len(adapters) != 2:
         raise ConfigError("slerp takes exactly two adapters", got=len(adapters), fix="use linear, ties or dare")
     changes = _changes(adapters)
-    notes = _quantised_notes(adapters)
+    notes = [
+        *_quantised_notes(adapters),
+        *(f"{name} of the base is no part of its model and was left out" for name in base.left_out),
+    ]
     head_is_tied = HEAD not in base.place
     if head_is_tied and _untied(adapters, embedding_of(base)):
         changes.setdefault(HEAD, ())

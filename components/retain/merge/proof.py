@@ -33,7 +33,7 @@ def prove(
     """The content of proof.json; IntegrityError where the proof fails."""
     merged = _reloaded(model)
     logits = _logits(config, base_dir, adapters, merged)
-    if logits["rms_difference"] > logits["allowed"]:
+    if not logits["rms_difference"] <= logits["allowed"]:  # a NaN must not pass
         raise IntegrityError(
             "the merged model is not base + adapter", where=str(model), got=f"logits differ by {logits['rms_difference']:.3g} of their spread (root mean square)",
             expected=f"at most {logits['allowed']:.3g}", fix="this is a fault of the merge or of a rare adapter: report it; raise merge.tolerance only if the stored precision explains it",
@@ -46,18 +46,16 @@ def prove(
     }  # fmt: skip
 
 
-def _loader(folder: Path) -> Any:
-    models.quiet()
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    settings = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    return AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
-
-
 def _load(folder: Path, **more: Any) -> Any:
-    return _loader(folder).from_pretrained(
-        str(folder), dtype="auto", local_files_only=True, use_safetensors=True, **more
-    )
+    from safetensors import SafetensorError
+
+    models.quiet()
+    kind = models.kind_of(folder)
+    try:
+        return kind.from_pretrained(str(folder), dtype="auto", local_files_only=True, use_safetensors=True, **more)
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise IntegrityError("transformers cannot load this model", where=str(folder), got=said, expected="weights of the shapes that config.json tells", fix="fetch the base again: its settings and weights do not fit together") from error  # fmt: skip
 
 
 def _reloaded(folder: Path) -> Any:
@@ -65,7 +63,7 @@ def _reloaded(folder: Path) -> Any:
     model, info = _load(folder, output_loading_info=True)
     wrong = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
     if wrong:
-        raise IntegrityError("the merged model does not load whole", where=str(folder), got=str(wrong)[:300], fix="report this: the merge wrote wrong names")  # fmt: skip
+        raise IntegrityError("the merged model does not load whole", where=str(folder), got=str(wrong)[:300], fix="compare the base's config.json with its weights; where they agree, report this")  # fmt: skip
     return model.eval()
 
 

@@ -38,7 +38,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Written:
-    """sha256: hex by file. moved: by changed tensor."""
+    """sha256: hex by file, of the weights first. moved: by changed tensor."""
 
     sha256: dict[str, str]
     moved: dict[str, Moved]

@@ -13,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retain.errors import IntegrityError
+from retain.errors import ConfigError, IntegrityError
+from retain.merge import index
 
 if TYPE_CHECKING:
     import torch
 
-BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}  # fmt: skip
 FLOATS = {"F64", "F32", "F16", "BF16"}
 HEADER_LIMIT = 100 << 20  # as in the reference implementation
 
@@ -60,9 +61,15 @@ class Shard:
     """A safetensors file for reading; checked to be whole. Threads may read at once."""
 
     def __init__(self, path: Path) -> None:
+        if not path.is_file():  # a link to nothing, a folder, a pipe that nobody would ever fill
+            raise _damaged(path, "it is no file")
         self.path = path
         self._file = os.open(path, os.O_RDONLY)
-        self.specs, self.metadata = _header(path, self._file)
+        try:
+            self.specs, self.metadata = _header(path, self._file)
+        except BaseException:
+            self.close()
+            raise
 
     def read(self, spec: Spec, first: int, rows: int, buffer: "torch.Tensor") -> "torch.Tensor":
         """Rows [first, first + rows) into the uint8 ``buffer``, as a view of it: (rows, …) in the stored type."""
@@ -82,6 +89,8 @@ class Shard:
         import torch
 
         spec = self.specs[name]
+        if not spec.floating:
+            raise ConfigError("a change of weights is in floating-point numbers", where=str(self.path), got=f"{name} ({spec.dtype})")  # fmt: skip
         buffer = torch.empty(spec.bytes, dtype=torch.uint8)
         return self.read(spec, 0, spec.rows, buffer).view(spec.shape).float()
 
@@ -90,20 +99,38 @@ class Shard:
 
 
 def _header(path: Path, file: int) -> tuple[dict[str, Spec], dict[str, str]]:
+    """(tensors in the order of their bytes, metadata), under the rules of the reference implementation: every byte after
+    the header belongs to exactly one tensor."""
     size = os.fstat(file).st_size
     length = int.from_bytes(os.pread(file, 8, 0), "little")
     if size < 8 or length > min(size - 8, HEADER_LIMIT):
         raise _damaged(path, f"{size} bytes do not hold a header of {length}")
     try:
-        raw: dict[str, Any] = json.loads(os.pread(file, length, 8))
-    except ValueError:
-        raise _damaged(path, "its header is not JSON") from None
-    metadata = raw.pop("__metadata__", {})
-    specs = {name: Spec(name, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]) for name, entry in raw.items()}  # fmt: skip
-    end = max((spec.start + spec.bytes for spec in specs.values()), default=8 + length)
-    if end != size:
-        raise _damaged(path, f"{size} bytes where its header tells {end}")
-    return dict(sorted(specs.items(), key=lambda item: item[1].start)), metadata
+        raw = dict(json.loads(os.pread(file, length, 8)))
+        metadata = {str(key): str(value) for key, value in dict(raw.pop("__metadata__", {})).items()}
+        entries = sorted((_entry(path, name, entry) for name, entry in raw.items()), key=lambda entry: entry[:2])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise _damaged(path, "its header is not one of safetensors") from None
+    at, specs = 0, {}
+    for first, end, name, dtype, shape in entries:
+        specs[name] = Spec(name, dtype, shape, 8 + length + first)
+        if first != at or end - first != specs[name].bytes:
+            raise _damaged(path, f"its header places {name} at {first} to {end}, where {at} to {at + specs[name].bytes} is its own")  # fmt: skip
+        at = end
+    if 8 + length + at != size:
+        raise _damaged(path, f"{size} bytes where its header tells {8 + length + at}")
+    return specs, metadata
+
+
+def _entry(path: Path, name: str, entry: Mapping[str, Any]) -> tuple[int, int, str, str, tuple[int, ...]]:
+    """(first byte, last byte + 1, name, type, shape)."""
+    first, end = entry["data_offsets"]
+    shape, dtype = tuple(entry["shape"]), entry["dtype"]
+    if not all(type(number) is int and number >= 0 for number in (*shape, first, end)):
+        raise ValueError(name)
+    if dtype not in BYTES:
+        raise ConfigError("weights of this type are not merged or pruned", where=str(path), got=f"{name} ({dtype})", expected=", ".join(BYTES))  # fmt: skip
+    return first, end, name, dtype, shape
 
 
 def _damaged(path: Path, how: str) -> IntegrityError:
@@ -111,13 +138,23 @@ def _damaged(path: Path, how: str) -> IntegrityError:
 
 
 class Folder:
-    """All safetensors files of a model or adapter folder, addressed by tensor name."""
+    """The safetensors files that make a model or adapter, addressed by tensor name."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.shards = [Shard(file) for file in sorted(path.glob("*.safetensors"))]
-        if not self.shards:
-            raise IntegrityError("this folder has no safetensors weights", where=str(path))
+        """IntegrityError where a file is missing, damaged, or not what the index says."""
+        self.path, known = path, index.read(path)
+        names = index.weight_files(path, known)
+        self.left_out = sorted({p.name for p in path.glob("*.safetensors")} - set(names))
+        self.shards: list[Shard] = []
+        if not names:
+            raise IntegrityError("this folder has no safetensors weights", where=str(path), got=", ".join(sorted(p.name for p in path.glob("*.bin"))))  # fmt: skip
+        try:
+            for name in names:
+                self.shards.append(Shard(path / name))
+            index.check(path, known, {shard.path.name: shard.specs for shard in self.shards})
+        except BaseException:
+            self.close()
+            raise
 
     @cached_property
     def place(self) -> dict[str, Shard]:

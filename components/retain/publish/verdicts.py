@@ -7,6 +7,7 @@ from typing import Any
 
 from retain import digest
 from retain.artifacts import read_json
+from retain.claims import check_finished
 from retain.errors import IntegrityError
 from retain.gate.waivers import Waiver, verified
 
@@ -38,6 +39,7 @@ def check_evidence(said: Mapping[str, Any], verdict: Path) -> str:
 
 def checked_manifest(model: Path) -> dict[str, str]:
     """Relative path → sha256 of the model's files as they are now; they must be the ones manifest.json was written for."""
+    check_finished(model)
     now = digest.model_manifest(model)
     if (model / "manifest.json").is_file():
         then = read_json(model / "manifest.json", schema="retain.manifest/1")["files"]

@@ -44,7 +44,9 @@ def compress(
 
 
 def _weighted(text: str) -> tuple[str, float]:
-    """``FOLDER`` or ``FOLDER=0.7``."""
+    """``FOLDER`` or ``FOLDER=0.7``; a folder's own name may hold a ``=``."""
+    if Path(text).exists():
+        return text, 1.0
     folder, mark, weight = text.rpartition("=")
     try:
         return (folder, float(weight)) if mark else (text, 1.0)
