@@ -158,7 +158,7 @@ def _computes_bf16(device: str) -> bool:
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return (
         "avx512_bf16" in _cpu_flags()
         or "amx_bf16" in _cpu_flags()

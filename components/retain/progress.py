@@ -27,7 +27,10 @@ class Progress:
         self.label, self.total, self.unit, self.done, self.note = label, total, unit, 0, ""
         self._start = self._drawn = self._logged = time.monotonic()
         self._rate = ""
-        self._screen = terminal()
+        self._silent = (
+            os.environ.get("RANK", "0") != "0"
+        )  # of several processes that train together the first one speaks
+        self._screen = None if self._silent else terminal()
 
     def __enter__(self) -> "Progress":
         return self
@@ -47,7 +50,7 @@ class Progress:
 
     def _log(self) -> None:
         """A line for the log; nothing where the bar itself is on stderr."""
-        if self._screen is not sys.stderr:
+        if self._screen is not sys.stderr and not self._silent:
             sys.stderr.write(self.line() + "\n")
             sys.stderr.flush()
 

@@ -15,7 +15,7 @@ Method = Literal["lora", "qlora", "full"]
 MIB = 2**20
 # Weights in NF4 with double quantisation: 4 bits, and 8 bits of scale for 64 weights with 32 bits for 256 scales (Dettmers 2023, arXiv 2305.14314, 3).
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-CHUNK_LOGITS = 8_000_000
+CHUNK_LOGITS = {"cpu": 8_000_000, "cuda": 32_000_000}  # retain.train.loss
 LOGIT_BYTES = 8  # bf16 logits, fp32 exponentials, bf16 slope
 # What a heap holds beyond what is in use: a CPU's keeps freed buffers (measured on SmolLM2-135M), a GPU's caches in blocks of 2 MiB.
 SLACK = {"cpu": 1.25, "cuda": 1.08}
@@ -84,7 +84,7 @@ def _weights(shape: ModelShape, train: TrainShape) -> int:
 
 def _logits(shape: ModelShape, train: TrainShape) -> int:
     """Chunks of the head (retain.train.loss); a full fine-tune also holds the head's gradient in fp32 and rounded."""
-    chunk = LOGIT_BYTES * min(CHUNK_LOGITS, int(train.supervised * train.micro_tokens) * shape.vocab)
+    chunk = LOGIT_BYTES * min(CHUNK_LOGITS[train.device], int(train.supervised * train.micro_tokens) * shape.vocab)
     gradient = (4 + train.saved_bytes) * shape.vocab * shape.hidden if train.method == "full" else 0
     return chunk + gradient
 

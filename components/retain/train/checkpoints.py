@@ -45,7 +45,7 @@ def find(resume: str, folder: Path, key: str) -> Path | None:
 def save(folder: Path, step: int, key: str, tensors: dict[str, torch.Tensor], state: dict[str, Any], keep: int, also: Callable[[Path], None]) -> Path:  # fmt: skip
     """Write ``step``'s checkpoint and delete all but the last ``keep``.
 
-    ``tensors``: the optimizer's (`tensors_of`) and others; ``state``: JSON; ``also`` puts further files into the folder.
+    ``tensors``: the optimizer's (`tensors_of`) and others; ``state``: JSON, with ``random`` (`random_state` of every process); ``also`` puts further files into the folder.
     """
     target = folder / f"step-{step:08d}"
     partial = folder / f".{target.name}.{os.getpid()}.partial"
@@ -56,9 +56,7 @@ def save(folder: Path, step: int, key: str, tensors: dict[str, torch.Tensor], st
         also(partial)
         for file in partial.iterdir():
             flush(file)
-        artifacts.write_json(
-            partial / "state.json", {**state, "schema": SCHEMA, "key": key, "step": step, "random": _random_state()}
-        )
+        artifacts.write_json(partial / "state.json", {**state, "schema": SCHEMA, "key": key, "step": step})
         if target.exists():
             shutil.rmtree(target)
         partial.replace(target)
@@ -126,26 +124,28 @@ def tensors_of(optimizer: Masters, best: list[torch.Tensor]) -> dict[str, torch.
     return result
 
 
-def _random_state() -> dict[str, Any]:
-    """States of the generators that dropout and libraries draw from."""
+def random_state() -> dict[str, Any]:
+    """States of the generators that dropout and libraries draw from, in this process and on its own GPU."""
     version, numbers, gauss = random.getstate()
     state = {"python": [version, list(numbers), gauss], "torch": torch.get_rng_state().numpy().tobytes().hex()}
     name, keys, position, has_gauss, cached = np.random.get_state()
     state["numpy"] = [name, [int(key) for key in keys], position, has_gauss, cached]
     if torch.cuda.is_available():
-        state["cuda"] = [s.numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()]
+        state["cuda"] = torch.cuda.get_rng_state().numpy().tobytes().hex()
     return json.loads(json.dumps(state))
 
 
-def restore_random(state: dict[str, Any]) -> None:
-    """The opposite of what `save` noted under ``random``."""
+def restore_random(states: list[dict[str, Any]]) -> None:
+    """Take up this process's own state; one more process than there were goes on with the first one's."""
+    rank = int(os.environ.get("RANK", 0))
+    state = states[rank if rank < len(states) else 0]
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(_bytes(state["torch"]))
     if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state_all([_bytes(s) for s in state["cuda"]])
+        torch.cuda.set_rng_state(_bytes(state["cuda"]))
 
 
 def _bytes(text: str) -> torch.Tensor:

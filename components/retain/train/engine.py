@@ -171,7 +171,8 @@ class Engine(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss on target rows and on general rows, nats per supervised token; NaN where there are no such rows."""
         self.model.eval()
-        target, retention = self._by_dataset(self.plan.target_validation), self.mean_loss(self.plan.retention)
+        losses = self._by_dataset(self.plan.target_validation), self.mean_loss(self.plan.retention)
+        target, retention = sharding.from_all(losses)[0]  # GPUs may round apart, and all must stop at the same step
         if self.watch.evaluated(self.state.global_step, target, retention) and self.config.early_stopping.keep_best:
             self.best = [weight.detach().clone() for weight in self.final_weights()]
         named = {"target_validation_nats": target, "retention_nats": retention}
@@ -230,13 +231,14 @@ class Engine(Trainer):
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        random = sharding.from_all(checkpoints.random_state())
         if not (self.args.should_save or self.config.sharding != "none"):
             return
         tensors = checkpoints.tensors_of(self.masters(), self.best)
         if not self.args.should_save:
             return
         schedule = {k: v for k, v in self.lr_scheduler.state_dict().items() if k != "lr_lambdas"}
-        state = {"history": history_json(self.watch.history), "schedule": schedule}
+        state = {"history": history_json(self.watch.history), "schedule": schedule, "random": random}
         place, keep = self.plan.place, self.config.keep_checkpoints
         saved = checkpoints.save(
             place.folder, self.state.global_step, place.key, tensors, state, keep,

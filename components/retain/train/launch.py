@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from retain import models
 from retain.steps import die_with_parent
 from retain.train.config import TrainConfig
+from retain.train.device import check_count
 from retain.train.work import TrainResult
 from retain.train.workspace import Log, Workspace
 
@@ -20,17 +22,19 @@ def processes(config: TrainConfig) -> int:
     """How many are to train together here: as the recipe says, or one for each GPU that it may use."""
     if config.processes != "auto":
         return int(config.processes)
-    from retain import models
+    return _gpus() if models.pick_device(config.device) == "cuda" else 1
 
-    if models.pick_device(config.device) != "cuda":
-        return 1
+
+def _gpus() -> int:
     import torch
 
-    return torch.cuda.device_count()
+    return int(torch.cuda.device_count())
 
 
 def train(count: int, config: TrainConfig, base: Mapping[str, str], mixture: Path, adapter: Path, log: Log) -> TrainResult:  # fmt: skip
     """The same training as in one process, by ``count`` of them; ends with the error that one of them ended with."""
+    if models.pick_device(config.device) != "cpu":
+        check_count(count, _gpus(), "processes", count)
     work = Workspace(config, base, mixture)
     work.forget()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "--module", "retain.train.node", str(work.folder)]  # fmt: skip

@@ -51,19 +51,21 @@ def _leave_the_file(model: Any) -> None:
             weight.data = weight.data.clone()
 
 
-def packs(config: TrainConfig, model: Any) -> bool:
-    """Whether rows are packed; switches the model's attention over."""
-    able = attention.can_pack(model) and config.method not in SOFT_PROMPTS
-    if config.packing == "padded" or (config.packing == "auto" and not able):
-        return False
-    if not able:
+def packs(config: TrainConfig, model: Any) -> tuple[bool, str]:
+    """(whether rows are packed, what a person should know of it); switches the model's attention over."""
+    if config.packing == "padded":
+        return False, ""
+    able, said = attention.can_pack(model) and config.method not in SOFT_PROMPTS, ""
+    if able:
+        from retain.train import packing
+
+        able, said = packing.settle(model)
+    if not able and config.packing == "packed":
         raise ConfigError(
-            "rows cannot be packed here", where="train.packing", got=f"{type(model).__name__} with method {config.method}",
+            "rows cannot be packed here", where="train.packing", got=f"{type(model).__name__} with method {config.method}" + (f"; {said}" if said else ""),
             expected="a causal model of full or sliding attention that goes through transformers' interface, without a soft cap or virtual tokens", fix="use packing: auto",
         )  # fmt: skip
-    attention.register()
-    model.set_attn_implementation(attention.PACKED)
-    return True
+    return able, f"rows are {'packed another way' if able else 'padded, not packed'}: {said}" if said else ""
 
 
 def longest(model: Any) -> int:

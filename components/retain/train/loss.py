@@ -9,10 +9,16 @@ from typing import Any
 
 import torch
 
-from retain.train.attention import PACKED
+from retain.train.attention import PACKED, VARLEN
 
 MODEL_INPUTS = ("input_ids", "position_ids", "lengths", "attention_mask", "labels")
-CHUNK_LOGITS = 8_000_000  # logits at a time: 32 MB in fp32, about the last-level cache of a CPU
+# Logits at a time: 32 MB in fp32, about the last-level cache of a CPU; on a GPU each chunk reads the whole head, so fewer of them.
+CHUNK_LOGITS = {"cpu": 8_000_000, "cuda": 32_000_000}
+
+
+def chunk_rows(head: torch.Tensor) -> int:
+    """Positions at a time for a head [V, H]."""
+    return max(1, CHUNK_LOGITS["cuda" if head.device.type == "cuda" else "cpu"] // head.shape[0])
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -26,7 +32,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for x, need in zip((hidden, weight, bias), needs, strict=True)
         ]
         total = hidden.new_zeros((), dtype=torch.float32)
-        size = max(1, CHUNK_LOGITS // weight.shape[0])
+        size = chunk_rows(weight)
         for at in range(0, len(targets), size):
             total += chunk_loss(
                 hidden[at : at + size], weight, bias, targets[at : at + size], weights[at : at + size], grads, at
@@ -69,7 +75,7 @@ class Head:
     """
 
     def __init__(self, model: Any) -> None:
-        packed = model.config._attn_implementation == PACKED
+        packed = model.config._attn_implementation in (PACKED, VARLEN)
         self.extra: dict[str, Any] = {"lengths": [1]} if packed else {}
         self.module = model.get_output_embeddings()
         self.fused = isinstance(self.module, torch.nn.Linear) and self._is_plain(model)
@@ -133,7 +139,7 @@ class Head:
         return total
 
     def rows_at_a_time(self) -> int:
-        return max(1, CHUNK_LOGITS // self.module.weight.shape[0])
+        return chunk_rows(self.module.weight)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         if not self.fused:

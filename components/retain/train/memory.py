@@ -50,7 +50,7 @@ class Peak:
         """``otherwise``: the peak as `peak_memory` has it; taken as it is for a GPU."""
         import torch
 
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
             return otherwise
         return max((_status("VmHWM") or otherwise) - self.before, 0)
 

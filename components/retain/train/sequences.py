@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from retain.train.loss import CHUNK_LOGITS, Head, chunk_loss
+from retain.train.loss import Head, chunk_loss, chunk_rows
 
 
 class _TokenLosses(torch.autograd.Function):
@@ -17,7 +17,7 @@ class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:  # fmt: skip
         ctx.save_for_backward(hidden, weight, bias, targets)
-        size = max(1, CHUNK_LOGITS // weight.shape[0])
+        size = chunk_rows(weight)
         losses = [
             torch.nn.functional.cross_entropy(torch.nn.functional.linear(h, weight, bias).float(), t, reduction="none")
             for h, t in zip(hidden.split(size), targets.split(size), strict=True)
@@ -32,7 +32,7 @@ class _TokenLosses(torch.autograd.Function):
             torch.zeros_like(x, dtype=torch.float32 if x is weight else None) if need else None
             for x, need in zip((hidden, weight, bias), needs, strict=True)
         ]
-        size = max(1, CHUNK_LOGITS // weight.shape[0])
+        size = chunk_rows(weight)
         for at in range(0, len(targets), size):
             part = slice(at, at + size)
             chunk_loss(hidden[part], weight, bias, targets[part], grad_outputs[0][part], grads, at)

@@ -5,11 +5,13 @@ Each block is gathered just before it computes and let go behind it (Zhao et al.
 """
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+MEETING_SECONDS = 1800  # how long processes wait for the one that writes a checkpoint; nccl's own limit is 600
 METHODS = ("lora", "full", "freeze", "bottleneck")  # whose parameters are plain tensors inside the blocks
 
 
@@ -22,7 +24,7 @@ def start(device: str) -> None:
     """Meet the other processes (before anything is split)."""
     from accelerate import PartialState
 
-    PartialState(cpu=device == "cpu")
+    PartialState(cpu=device == "cpu", timeout=timedelta(seconds=MEETING_SECONDS))
 
 
 def split(model: Any, device: str) -> Any:
@@ -55,6 +57,17 @@ def blocks(model: Any) -> list[Any]:
 def _inside_a_block(found: Any) -> bool:
     """Lists of something smaller than a block (experts, adapters by name) have no attention in them."""
     return not any("attn" in name.lower() or "attention" in name.lower() for name, _ in found[0].named_modules())
+
+
+def from_all(value: Any) -> list[Any]:
+    """``value`` of every process, in their order: a meeting of all."""
+    if processes() == 1:
+        return [value]
+    from torch.distributed import all_gather_object
+
+    found: list[Any] = [None] * processes()
+    all_gather_object(found, value)
+    return found
 
 
 def whole(tensor: "torch.Tensor") -> "torch.Tensor":

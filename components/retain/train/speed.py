@@ -54,7 +54,8 @@ def _checkpointing(config: TrainConfig, rows: list[Row], model_dir: Path, device
     room = free_memory(device) * HEADROOM
     memory = training_memory(shape, planned(config, rows, device))
     shared = sum(memory.parts[name] for name in SPLIT[config.sharding])
-    need = memory.peak - memory.parts["weights"] - shared * (1 - 1 / sharding.processes())
+    coming = memory.parts["weights"] / sharding.processes() if config.sharding == "fsdp" and device != "cpu" else 0
+    need = memory.peak - memory.parts["weights"] + coming - shared * (1 - 1 / sharding.processes())
     said = f"{need / 2**30:.1f} GiB planned beside the base, {room / 2**30:.1f} GiB to fill"
     return (True, f"gradient checkpointing: {said}") if need > room else (False, f"no gradient checkpointing: {said}")
 

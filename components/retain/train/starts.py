@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from retain.train.batches import collate
+from retain.train.batches import collate, to_device
 from retain.train.rows import Row
 
 DATA_ROWS = 64  # rows that eva and corda look at
@@ -38,7 +38,7 @@ def _look_for_corda(model: Any, settings: Any, rows: list[Row]) -> None:
     @torch.no_grad()
     def run_model() -> None:
         for batch in _batches(rows, 1):  # peft's hook takes one row at a time
-            model(**batch)
+            model(**to_device(batch, model.device))
 
     preprocess_corda(model, settings, run_model=run_model)
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from retain import artifacts, digest, models
+from retain import artifacts, digest
 from retain.config import nearest
 from retain.errors import ConfigError
+from retain.steps import say
 from retain.train import batches, load, places, rules, speed
+from retain.train import device as on_device
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import steady
 from retain.train.method_config import MUTATING_STARTS
@@ -69,18 +71,19 @@ def train(
 
     for folder in (adapter, *(() if config.checkpoint_uri else (checkpoints,))):
         artifacts.check_writable(folder)
-    device = own_device(models.pick_device(config.device))
+    device = on_device.own(config)
     seeded(config.seed)
     if device == "cpu":
         steady()
     rules.check(config, device)
-    base = load.load_base(config, model_dir, device)
-    rows = read_mixture(mixture, longest=load.longest(base), pairs=base.config.is_encoder_decoder)
-    rules.check_rows(config, rows, str(mixture))
-    run = _build(config, base, rows, checkpoints, model_dir, log, device)
-    with _signals(run.engine):
-        run.go()
-    warned = (*rules.warnings(config), *run.engine.plan.place.lost)
+    with on_device.explained(config, device):
+        base = load.load_base(config, model_dir, device)
+        rows = read_mixture(mixture, longest=load.longest(base), pairs=base.config.is_encoder_decoder)
+        rules.check_rows(config, rows, str(mixture))
+        run = _build(config, base, rows, checkpoints, model_dir, log, device)
+        with _signals(run.engine):
+            run.go()
+    warned = (*rules.warnings(config), *run.notes, *run.engine.plan.place.lost)
     return write_adapter(run, adapter, model_dir, dict(provenance or {}), warned)
 
 
@@ -92,8 +95,15 @@ def _key(config: TrainConfig, rows: Mixture, model_dir: Path) -> str:
 class Run:
     """One training: its engine, where it goes on from, and what it was made of."""
 
-    def __init__(self, config: TrainConfig, engine: Any, rows: Mixture, checkpoint: Path | None, started: Path | None) -> None:  # fmt: skip
-        self.config, self.engine, self.rows, self.checkpoint, self.started = config, engine, rows, checkpoint, started
+    def __init__(self, config: TrainConfig, engine: Any, rows: Mixture, checkpoint: Path | None, started: Path | None, notes: tuple[str, ...] = ()) -> None:  # fmt: skip
+        self.config, self.engine, self.rows, self.checkpoint, self.started, self.notes = (
+            config,
+            engine,
+            rows,
+            checkpoint,
+            started,
+            notes,
+        )
 
     def go(self) -> None:
         from retain.train.engine import run
@@ -108,8 +118,10 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     from retain.train.watch import History, Watch
 
     model = prepare(Start(config, base, rows.train, model_dir, class_names(rows.info)))
-    padded = not load.packs(config, base)  # after the method's start, which may look at padded rows
-    shape = batches.Shape(config.micro_tokens, padded, base.config.get_text_config().pad_token_id or 0)
+    packed, note = load.packs(config, base)  # after the method's start, which may look at padded rows
+    if note and os.environ.get("RANK", "0") == "0":
+        say(note)
+    shape = batches.Shape(config.micro_tokens, not packed, base.config.get_text_config().pad_token_id or 0)
     rows = weighed(config, model, rows, shape)
     steps, key = plan_steps(config, rows, shape), _key(config, rows, model_dir)
     evaluate = every(config.eval_steps, len(steps))
@@ -123,7 +135,7 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
     found = checkpoints.find(config.resume, place.folder, key)
     engine = _engine(config)(config, model, plan, watch, device)
-    return Run(config, engine, rows, found, _start(config, model, place.folder))
+    return Run(config, engine, rows, found, _start(config, model, place.folder), (note,) if note else ())
 
 
 def _engine(config: TrainConfig) -> Any:
@@ -182,11 +194,6 @@ def sample(rows: list[Row], config: TrainConfig) -> list[Row]:
         return rows
     chosen = np.random.default_rng(config.seed).choice(len(rows), config.max_eval_rows, replace=False)
     return [rows[i] for i in sorted(chosen)]
-
-
-def own_device(device: str) -> str:
-    """Under torchrun every process of a machine has a GPU of its own."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
 
 
 def seeded(seed: int) -> None:

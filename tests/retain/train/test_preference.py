@@ -14,7 +14,7 @@ from retain.errors import ConfigError, DataRefused
 from retain.train import batches, objectives
 from retain.train.batches import Shape
 from retain.train.config import TrainConfig, rate
-from retain.train.loss import Head
+from retain.train.loss import CHUNK_LOGITS, Head
 from retain.train.objectives import Judged
 from retain.train.rows import Row, crossed, judged_weight, read_mixture
 from retain.train.sequences import answer_log_probs, token_losses
@@ -150,7 +150,7 @@ def test_the_odds_ratio_is_trls_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_token_losses_are_cross_entropy_with_its_slopes(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retain.train.sequences.CHUNK_LOGITS", 1000)  # three tokens at a time
+    monkeypatch.setitem(CHUNK_LOGITS, "cpu", 1000)  # three tokens at a time
     model = models.load_model(tiny_llama, dtype="fp32").requires_grad_(True)
     head, targets = Head(model), torch.arange(10) * 7
     hidden, weights = torch.randn(10, 32, requires_grad=True), torch.rand(10)
