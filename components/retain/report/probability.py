@@ -30,9 +30,11 @@ def shifts(material: Material) -> str:
 
 def general_text(material: Material) -> str:
     """Section: cross-entropy of both models and their divergence; empty where it was not measured."""
-    found = material.tuned[1].get("signals", {}) if material.tuned else {}
+    scores = material.tuned[1] if material.tuned else {}
+    found = scores.get("signals", {})
     if not found:
-        return ""
+        why = scores.get("signals_left_out", "")
+        return f'<h2>General text</h2><p class="soft">Not compared: {esc(why)}.</p>' if why else ""
     lead = (
         f"On {found['tokens']:,.0f} tokens of general rows that nobody trained on. Against it benchmarks are coarse: here every token counts. "
         f"It warns (rise above {material.verdict['policy'].get('warn_rise_nats', 0):g} nats) and decides nothing."

@@ -52,6 +52,8 @@ def run(
         if result.signals:
             say(_moved(result.signals))
             tracked.metrics({f"general_text/{name}": value for name, value in numbers(dict(result.signals)).items()})
+        if result.signals_left_out:
+            say(f"  general text is not compared: {result.signals_left_out}")
         write_json(Path(metrics), means)
         tracked.metrics(
             {f"{part if part in ('base', 'champion') else 'tuned'}/{task}": mean for task, mean in means.items()}

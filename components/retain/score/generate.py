@@ -60,6 +60,7 @@ def until(
     engine: "Engine", prompts: Sequence[Sequence[int]], settings: Sequence[dict[str, Any]], done: Callable[[int], None], name: Callable[[int], str],
 ) -> list[Generated]:  # fmt: skip
     """The answer to each tokenised prompt under lm-eval's generation settings (until, max_gen_toks, do_sample, …); `name` for errors."""
+    engine.check_words(prompts, name)
     answers: list[Generated | None] = [None] * len(prompts)
     for members in _alike(settings).values():
         members.sort(key=lambda i: (-len(prompts[i]), list(prompts[i])))

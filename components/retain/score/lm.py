@@ -4,7 +4,7 @@ Texts become tokens by lm-eval's own rules (api/model.py `_encode_pair`, models/
 so that the same numbers come out; what is asked once is computed once (plan.py, forward.py).
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -12,7 +12,7 @@ from lm_eval.api.model import LM
 from lm_eval.models.utils import has_bos_prefix, resolve_max_length
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from retain.errors import ConfigError, DataRefused
+from retain.errors import ConfigError, DataRefused, IntegrityError
 from retain.score import forward, generate, selfcheck
 from retain.score.plan import Request
 
@@ -43,6 +43,7 @@ class Engine(LM):
         self.truncated: set[Hashable] = set()  # what lost its left end, by (task, document)
         self._device = next(model.parameters()).device
         self.max_length = max_length or resolve_max_length(model.config, tokenizer)
+        self.words = model.get_input_embeddings().weight.shape[0]
         depth = selfcheck.deepest_tree(model.config)
         tree = attention == "auto" and depth > 0
         self.scorer = forward.Scorer(model, max_length=self.max_length, budget=batch_tokens, tree=tree, max_depth=depth)
@@ -123,7 +124,19 @@ class Engine(LM):
     def score_tokens(self, requests: Sequence[Request], name: Callable[[int], str]) -> list[tuple[float, bool]]:
         return self._scored(list(requests), name)
 
+    def check_words(self, texts: Iterable[Sequence[int]], name: Callable[[int], str]) -> None:
+        """Refuse tokens the embedding has no row for: a GPU would only say that something, somewhere, was out of range."""
+        if len(self.tokenizer) <= self.words:
+            return
+        for i, tokens in enumerate(texts):
+            if max(tokens, default=0) >= self.words:
+                raise IntegrityError(
+                    "the tokenizer writes a token that the model has no weights for", where=name(i), got=self.tokenizer.convert_ids_to_tokens(max(tokens)),
+                    expected=f"one of the model's {self.words} tokens", fix="keep tokenizer and weights together: resize the embedding, or take the tokenizer the model was made with",
+                )  # fmt: skip
+
     def _scored(self, requests: list[Request], name: Callable[[int], str]) -> list[tuple[float, bool]]:
+        self.check_words((request.context + request.continuation for request in requests), name)
         for i, request in enumerate(requests):
             if not 0 < len(request.continuation) <= self.max_length:
                 raise DataRefused(

@@ -163,20 +163,24 @@ class Run:
         return Job(TARGET_TASK, TARGET_TASK, key, facts, len(rows), work)
 
     def signals(self, kept: Shards, base: Mapping[str, str], dataset: Path) -> dict[str, Any]:
-        """{signals: …} for scores.json, kept like a task's records; nothing without general rows, for the base itself, or
-        for a model that reads other tokens."""
+        """For scores.json: {signals: …}, kept like a task's records; {signals_left_out: why} where the two models cannot be compared;
+        nothing without general rows or for the base itself."""
         from retain.score import signals
 
         rows = signals.general(dataset, self.config.signal_rows)
-        if not rows or base["digest"] == self.model_digest or models.is_encoder_decoder(self.model_dir):
+        if not rows or base["digest"] == self.model_digest:
             return {}
+        if models.is_encoder_decoder(self.model_dir):
+            return {"signals_left_out": "an encoder–decoder reads no running text"}
         items = digest.of_json([[row["shape"], row["payload"]] for row in rows])
-        key = {**self._key(), "task": "signals", "version": signals.VERSION, "items": items, "base": base["digest"], "prompt_completion": self.config.prompt_completion}  # fmt: skip
+        same = {
+            name: value for name, value in self._key().items() if name != "batch_budget"
+        }  # row by row, whatever fits
+        key = {**same, "task": "signals", "version": signals.VERSION, "items": items, "base": base["digest"], "prompt_completion": self.config.prompt_completion}  # fmt: skip
         if (found := kept.get(key)) is None:
-            self.__dict__.pop("engine", None)  # room for one model at a time
             measured = signals.measure(self.config, base_folder(base), self.model_dir, rows)
-            if measured is None:
-                return {}
+            if isinstance(measured, str):
+                return {"signals_left_out": measured}
             found = [], {**asdict(measured), "rise": measured.rise}
             kept.put(key, *found)
         return {"signals": found[1]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retain import models
 from retain.artifacts import IGNORED_LABEL, read_rows
-from retain.errors import IntegrityError
+from retain.errors import ConfigError, DataRefused, IntegrityError
 from retain.progress import track
 from retain.score import place
 from retain.score.config import ScoreConfig
@@ -45,23 +45,42 @@ def general(dataset: Path, count: int) -> list[Row]:
     return list(islice(rows, count))
 
 
-def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, rows: Sequence[Row]) -> Signals | None:
-    """Signals on ``rows``, up to POSITIONS tokens; loads one model after the other. None where they do not read the rows as the same tokens."""
+def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, rows: Sequence[Row]) -> Signals | str:
+    """Signals on ``rows``, up to POSITIONS tokens; loads one model after the other. Where the two cannot be compared: the reason, and
+    neither is loaded."""
     where = place.resolve(config)
-    texts, others = (_tokens(rows, models.load_tokenizer(folder), config) for folder in (base_dir, tuned_dir))
+    longest, words = (min(sizes) for sizes in zip(_sizes(base_dir), _sizes(tuned_dir), strict=True))
+    limit = min(config.max_length or LONGEST, longest)
+    try:
+        texts, others = (_tokens(rows, models.load_tokenizer(folder), config, limit) for folder in (base_dir, tuned_dir))  # fmt: skip
+    except (ConfigError, DataRefused) as error:  # no chat template, or one that does not take such a chat
+        return f"general rows cannot be read: {error.what}"
     if texts != others:
-        return None
+        return "base and candidate read general rows as different tokens"
+    if not texts:
+        return f"no answer among general rows begins within {limit} tokens"
+    if any(max(tokens) >= words for tokens, _ in texts):
+        return f"general rows hold a token beyond the {words} that both models have"
     base = list(_log_probabilities(base_dir, where, texts, "base"))
     return compare(texts, base, _log_probabilities(tuned_dir, where, texts, "tuned"))
 
 
-def _tokens(rows: Sequence[Row], tokenizer: Any, config: ScoreConfig) -> list[tuple[list[int], list[int]]]:
-    """(tokens, places of the supervised ones) of each row, as the model was trained on such rows."""
+def _sizes(folder: Path) -> tuple[int, int]:
+    """(context length, rows of the embedding) of a model folder."""
+    from lm_eval.models.utils import resolve_max_length
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    return resolve_max_length(config, models.load_tokenizer(folder)), config.get_text_config().vocab_size
+
+
+def _tokens(rows: Sequence[Row], tokenizer: Any, config: ScoreConfig, limit: int) -> list[tuple[list[int], list[int]]]:
+    """(tokens, places of the supervised ones) of each row's first ``limit`` tokens, as the model was trained on such rows."""
     from retain.chat import Renderer
 
     renderer = Renderer(tokenizer, config.chat_options())
     drafts = [renderer.draft(row["shape"], json.loads(row["payload"]), where=f"row {row['id']}") for row in rows]
-    limit, left, found = config.max_length or LONGEST, POSITIONS, []
+    left, found = POSITIONS, []
     for row in renderer.encode(drafts):
         places = [i for i, label in enumerate(row.labels[:limit]) if label != IGNORED_LABEL and i > 0][:left]
         if places:
@@ -82,14 +101,20 @@ def _log_probabilities(folder: Path, where: place.Place, texts: Sequence[tuple[l
 
 
 def compare(texts: Sequence[tuple[list[int], list[int]]], base: "Iterable[torch.Tensor]", tuned: "Iterable[torch.Tensor]") -> Signals:  # fmt: skip
-    """Signals over ``texts`` (tokens, supervised places), from both models' log-probabilities [n, V] at these places."""
+    """Signals over ``texts`` (tokens, supervised places), from both models' log-probabilities [n, V] at these places.
+
+    Where one embedding has more rows (padded, or new words), the divergence is that of the predictions among the tokens both have.
+    """
     import torch
 
     sums = torch.zeros(3, dtype=torch.float64)
     for (tokens, places), own, other in zip(texts, base, tuned, strict=True):
         column = torch.tensor([tokens[i] for i in places])[:, None]
-        kl = (own.exp() * (own - other)).sum()
-        sums += torch.stack([-own.gather(1, column).sum(), -other.gather(1, column).sum(), kl]).double()
+        crosses = [-own.gather(1, column).sum(), -other.gather(1, column).sum()]
+        if own.shape[1] != other.shape[1]:
+            shared = min(own.shape[1], other.shape[1])
+            own, other = (values[:, :shared].log_softmax(-1) for values in (own, other))
+        sums += torch.stack([*crosses, (own.exp() * (own - other)).sum()]).double()
     if not bool(torch.isfinite(sums).all()):
         raise IntegrityError(
             "a model's output on general text is not a number", got=sums.tolist(), fix="look for NaN in the weights"

@@ -22,7 +22,8 @@ from retain.score.shards import Shards
 class ScoreResult:
     """tasks: name → {metric, mean, n, chance, version, …}; cached: names that were not computed anew; seconds: of scoring.
 
-    left: items that were not scored because the gate's rule had decided without them. signals: of forgetting, on general text.
+    left: items that were not scored because the gate's rule had decided without them. signals: of forgetting, on general text;
+    signals_left_out: why there are none, where general rows were given.
     """
 
     model_digest: str
@@ -33,6 +34,7 @@ class ScoreResult:
     seconds: float
     left: int = 0
     signals: Mapping[str, float] = field(default_factory=dict)
+    signals_left_out: str = ""
 
 
 Decided = Callable[[int, Scores], bool]
@@ -67,11 +69,13 @@ def complete(
     kept = Shards(cache or scores / ".shards")
     run.recall(kept)
     start, named = time.monotonic(), model_digest or run.model_digest
+    moved = (
+        run.signals(kept, base, dataset) if base and dataset is not None else {}
+    )  # first: what forbids it is then known at once
     done, meta = _rounds(run, kept, dataset, named, decided)
     while not run.held(kept):
         done, meta = _rounds(run, kept, dataset, named, decided)
-    if base and dataset is not None:
-        meta |= run.signals(kept, base, dataset)
+    meta |= moved
     write_scores(scores, [row for _, rows, _, _ in done for row in rows], meta)
     if cache is None:
         shutil.rmtree(scores / ".shards")
@@ -155,5 +159,5 @@ def _result(meta: Mapping[str, Any], done: Sequence[Done], seconds: float) -> Sc
     table, anew = meta["tasks"], {job.task for job, _, _, kept in done if not kept}
     return ScoreResult(
         meta["model_digest"], table, sum(task["n"] for task in table.values()), sum(task["truncated"] for task in table.values()),
-        [name for name in table if name not in anew], seconds, meta["rounds"]["items_left"], meta.get("signals", {}),
+        [name for name in table if name not in anew], seconds, meta["rounds"]["items_left"], meta.get("signals", {}), meta.get("signals_left_out", ""),
     )  # fmt: skip

@@ -263,3 +263,5 @@ def test_general_text_stands_in_nats_where_it_was_measured(decided: Callable[...
     write_json(path, {**json.loads(path.read_text()), "signals": signals})
     shown = part(run.page(), "General text")
     assert all(text in shown for text in ("2,048 tokens", "2.5000", "2.5800", "+0.0800", "0.0310", "0.05 nats"))
+    write_json(path, {**json.loads(path.read_text()), "signals": {}, "signals_left_out": "no chat template <here>"})
+    assert "Not compared: no chat template &lt;here&gt;." in part(run.page(), "General text")

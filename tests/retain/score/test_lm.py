@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.instance import Instance
 
 from retain import models
 
@@ -48,3 +49,19 @@ def assert_same(ours: Any, theirs: Any) -> None:
         assert ours == (pytest.approx(theirs[0], abs=1e-3), theirs[1])
     else:
         assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.mark.parametrize("generate", [True, False])
+def test_a_token_the_model_has_no_weights_for_is_named(generate: bool, tiny_llama: Path) -> None:
+    """As after a pad token that was added to the tokenizer alone; what does not hold it is scored as ever."""
+    from retain.errors import IntegrityError
+    from retain.score.lm import Engine
+
+    tokenizer = models.load_tokenizer(tiny_llama)
+    tokenizer.add_tokens(["<new>"])
+    engine = Engine(models.load_model(tiny_llama, dtype="fp32"), tokenizer)
+    kind, rest = ("generate_until", {"max_gen_toks": 2}) if generate else ("loglikelihood", " parcel")
+    one, two = (Instance(kind, {}, (text, rest), 0, metadata=("words", number, 1)) for number, text in enumerate(("the shop", "the <new>")))  # fmt: skip
+    assert getattr(engine, kind)([one])
+    with pytest.raises(IntegrityError, match=r"no weights for\n  where: task words, document 1\n  got: <new>"):
+        getattr(engine, kind)([one, two])

@@ -1,5 +1,6 @@
 """Adapter on, off and scaled in one loaded model; the gate must not take its scores."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from retain import digest, models
 from retain.artifacts import read_scores, write_rows
 from retain.digest import canonical_json
-from retain.errors import IntegrityError
+from retain.errors import IntegrityError, RetainError
 from retain.merge.config import MergeConfig
 from retain.score.config import ScoreConfig, TargetConfig, TaskSpec
 from retain.score.preview import DIGEST, Preview
@@ -110,8 +111,6 @@ def test_a_candidates_scores_say_what_general_text_became(
         config = ScoreConfig(dtype="fp32", target=target, **changes)
         return score(config, tuned, tmp_path / name, dataset=replayed, cache=tmp_path / "cache", base=base).signals
 
-    (tuned / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}. {% endfor %}")
-    assert scored("other") == {}  # the rows are other tokens for it
     models.load_tokenizer(tiny_llama).save_pretrained(str(tuned))
     found = scored("one")
     assert found == read_scores(tmp_path / "one")[1]["signals"]
@@ -120,3 +119,54 @@ def test_a_candidates_scores_say_what_general_text_became(
     monkeypatch.setattr(models, "load_model", None)
     assert scored("two") == found
     assert scored("three", signal_rows=0) == {}
+
+
+def test_a_longer_embedding_is_compared_on_the_tokens_both_have(
+    tiny_llama: Path, tmp_path: Path, replayed: Path
+) -> None:
+    """The same model with rows for words that do not exist: it gives them a little probability, and has not moved otherwise."""
+    model = models.load_model(tiny_llama, dtype="fp32")
+    model.resize_token_embeddings(pad_to_multiple_of=64)
+    model.save_pretrained(str(tmp_path / "padded"))
+    models.load_tokenizer(tiny_llama).save_pretrained(str(tmp_path / "padded"))
+    rows, config = general(replayed, 4), ScoreConfig(dtype="fp32")
+    found = [
+        measure(config, *pair, rows) for pair in ((tiny_llama, tmp_path / "padded"), (tmp_path / "padded", tiny_llama))
+    ]
+    assert [one.kl for one in found] == pytest.approx([0, 0], abs=1e-6)
+    assert found[0].rise == pytest.approx(-found[1].rise, abs=1e-6)
+    assert found[0].rise > 1e-4
+
+
+OTHER = "{% for m in messages %}{{ m['content'] }}. {% endfor %}"
+REFUSES = "{{ raise_exception('no such role') }}"
+
+
+@pytest.mark.parametrize(("template", "why"), [("", "no chat template"), (REFUSES, "cannot render"), (OTHER, "different tokens")])  # fmt: skip
+def test_general_rows_that_cannot_be_compared_are_left_out_and_it_is_said_why(
+    template: str, why: str, tiny_llama: Path, tiny_tasks: Path, tmp_path: Path, replayed: Path
+) -> None:
+    tuned = shutil.copytree(tiny_llama, tmp_path / "tuned")
+    (tuned / "chat_template.jinja").write_text(template) if template else (tuned / "chat_template.jinja").unlink()
+    base = {"uri": str(tiny_llama), "revision": "", "digest": digest.of_model(tiny_llama)}
+    config = ScoreConfig(tasks=[TaskSpec(name="tiny_letters", limit=1)], include_path=[str(tiny_tasks)], target=TargetConfig(metric="none"))  # fmt: skip
+    found = score(config, tuned, tmp_path / "scores", dataset=replayed, base=base)
+    assert (found.signals, found.items) == ({}, 1)
+    assert why in found.signals_left_out == read_scores(tmp_path / "scores")[1]["signals_left_out"]
+
+
+def test_what_forbids_the_comparison_is_known_before_anything_is_scored(
+    tiny_llama: Path, tiny_tasks: Path, tmp_path: Path, replayed: Path
+) -> None:
+    base = {"uri": str(tmp_path / "gone"), "revision": "", "digest": "sha256:0"}
+    config = ScoreConfig(tasks=[TaskSpec(name="tiny_letters", limit=1)], include_path=[str(tiny_tasks)], target=TargetConfig(metric="none"))  # fmt: skip
+    with pytest.raises(RetainError):
+        score(config, tiny_llama, tmp_path / "scores", dataset=replayed, cache=tmp_path / "cache", base=base)
+    assert not list((tmp_path / "cache").glob("*.json"))
+
+
+def test_general_rows_with_words_a_model_has_not_or_beyond_its_context(tiny_llama: Path) -> None:
+    row = {"id": "r", "shape": "tokenized", "payload": canonical_json({"input_ids": [5, 6, 4000], "labels": [-100, 6, 4000]})}  # fmt: skip
+    late = {"id": "r", "shape": "tokenized", "payload": canonical_json({"input_ids": [5] * 600, "labels": [-100] * 599 + [5]})}  # fmt: skip
+    assert "beyond the" in measure(ScoreConfig(), tiny_llama, tiny_llama, [row])
+    assert "within 512 tokens" in measure(ScoreConfig(), tiny_llama, tiny_llama, [late])
