@@ -60,6 +60,7 @@ class Scorer:
         self.model, self.max_length, self.tree, self.max_depth = model, max_length, tree, max_depth
         self.device = next(model.parameters()).device
         self.budget = budget
+        self.sound = False  # whether this model was seen to keep to a tree's branches and positions (selfcheck)
         row_bytes = model.config.get_text_config().vocab_size * model.dtype.itemsize
         self.scored_budget = max(LOGIT_BYTES[self.device.type] // row_bytes, 1)
 
@@ -101,6 +102,11 @@ class Scorer:
                 answers[request] = answer
             done(len(found))
         return [answer for answer in answers if answer is not None]
+
+    @torch.inference_mode()
+    def score_row(self, row: Row) -> list[tuple[int, Answer]]:
+        """(request, answer) of everything scored in one row, whatever the budget."""
+        return self._batch([row], None)
 
     def _prefix(self, tokens: Sequence[int]) -> Cache:
         from transformers import DynamicCache

@@ -222,13 +222,15 @@ def load_engine(config: ScoreConfig, model_dir: Path, where: place.Place, *, kee
     """The model of a folder behind lm-eval's interface; `keep`: its weights stay where they can be changed (retain.score.packed)."""
     from transformers.utils import logging as quieter
 
-    from retain.score import attention, packed
+    from retain.score import attention, packed, selfcheck
     from retain.score.lm import Engine
     from retain.score.seq2seq import Seq2SeqEngine
 
     quieter.disable_progress_bar()
     pairs = models.is_encoder_decoder(model_dir)
     model = models.load_model(model_dir, dtype=where.dtype, device=where.device, seq2seq=pairs)
+    if not pairs:
+        selfcheck.need_causal(model)
     packed.pack(model, where.budget, keep=keep)
     attention.use(model)
     return (Seq2SeqEngine if pairs else Engine)(

@@ -5,36 +5,70 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from retain.errors import ConfigError
 from retain.score.forward import Scorer
-from retain.score.plan import Request
+from retain.score.plan import Request, Row
 
 log = logging.getLogger(__name__)
+Tokens = tuple[int, ...]
 UNBOUNDED = 1 << 30
 # Mean difference per token, in nats, that rounding may make. Seen on SmolLM2 in bf16: .01 to .04 where the tree is right, .2 to 1.9
 # where branches see each other, positions count along the row, or a window is overlooked; fp16 rounds eight times finer.
 TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1, "float16": 0.02}
 CHOICES, COMPARED = 8, 2  # of an item: in the tree, and scored alone beside it
+AHEAD = (
+    0.05  # of the logits' spread: above what rounding does to a causal model, far below what a token does to an encoder
+)
+PIECE = 8  # tokens of a context and of an answer on which a model's branches and positions are tried
+# Kinds of layers that see tokens through a mask alone; others carry a state along the row, or look up places in it.
+MASKED = {"full_attention", "sliding_attention", "chunked_attention", "attention", "moe"}
 
 
 def deepest_tree(config: Any) -> int:
     """Longest input, in tokens, for which every ancestor is in sight of every layer (windows and chunks are shorter); 0: none.
 
-    GPT-Neo hides what is far away by its place in the row, whatever the mask says: no tree is safe there.
+    GPT-Neo hides what is far away by its place in the row, whatever the mask says; a recurrent layer or a convolution has no mask at
+    all: no tree is safe there.
     """
     text = config.get_text_config()
     if "local" in (getattr(text, "attention_layers", None) or ()):
         return 0
     kinds = getattr(text, "layer_types", None)
+    if kinds and not MASKED.issuperset(kinds):
+        return 0
     if kinds and all(kind == "full_attention" for kind in kinds):
         return UNBOUNDED
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     return min((int(size) for size in (window, getattr(text, "attention_chunk_size", None)) if size), default=UNBOUNDED)
 
 
+def need_causal(model: Any) -> None:
+    """Refuse a model whose predictions change with what comes later (an encoder such as BERT): its scores would say nothing, and
+    padding would move them."""
+    import torch
+
+    texts = torch.tensor([[5, 6, 7], [5, 6, 8]], device=model.device)
+    with torch.inference_mode():
+        one, two = (model(input_ids=text[None], use_cache=False).logits[0, :2].float() for text in texts)
+    if bool((one - two).abs().max() > (AHEAD * one.std() if _has_experts(model) else 0.0)):
+        raise ConfigError(
+            "this model sees the tokens it should predict", where="model.base_model", got=type(model).__name__,
+            expected="a causal language model, or an encoder–decoder", fix="choose a model that writes text from left to right",
+        )  # fmt: skip
+
+
 def agrees(scorer: Scorer, requests: Sequence[Request]) -> bool:
-    """Score a few items both ways; False (and a line in the log) where the tree gives other numbers or cannot run."""
+    """Score a few items both ways; False (and a line in the log) where the tree gives other numbers or cannot run.
+
+    Two properties are asked of the model bit by bit, where no rounding can hide a fault: what stands in another branch
+    changes nothing, and positions count as they are given. A window shows in the numbers alone.
+    """
     items = _sample(requests)
     try:
+        if not scorer.sound and (fault := _fault(scorer, requests)):
+            log.warning("token trees are not valid for this model (%s): every choice is scored alone", fault)
+            return False
+        scorer.sound = True
         trees = Scorer(
             scorer.model, max_length=scorer.max_length, budget=scorer.budget, max_depth=scorer.max_depth
         ).score([request for item in items for request in item])
@@ -45,7 +79,7 @@ def agrees(scorer: Scorer, requests: Sequence[Request]) -> bool:
     pairs = [pair for item in items for pair in [(request, next(found)) for request in item][-COMPARED:]]
     alone = Scorer(scorer.model, max_length=scorer.max_length, budget=scorer.budget, tree=False).score([request for request, _ in pairs])  # fmt: skip
     apart = sum(abs(one[0] - two[0]) / len(request.continuation) for (request, one), two in zip(pairs, alone, strict=True)) / len(pairs)  # fmt: skip
-    if apart <= TOLERANCE[str(scorer.model.dtype).removeprefix("torch.")]:
+    if apart <= TOLERANCE[_dtype(scorer)]:
         return True
     log.warning(
         "token trees are not valid for this model (%.3g nats a token apart): every choice is scored alone", apart
@@ -53,8 +87,42 @@ def agrees(scorer: Scorer, requests: Sequence[Request]) -> bool:
     return False
 
 
+def _fault(scorer: Scorer, requests: Sequence[Request]) -> str:
+    """What of a tree this model does not keep to, tried on a short piece of an item; empty: nothing."""
+    request = max(requests, key=lambda request: min(len(request.continuation), PIECE))
+    start, answer = request.context[-PIECE:], request.continuation[:PIECE]
+    if len(answer) == 1:
+        return ""  # answers of one token make no branches
+    plain, other = (_branches(scorer, start, answer, token) for token in (1, 2))
+    allowed = TOLERANCE[_dtype(scorer)] * len(answer) if _has_experts(scorer.model) else 0.0
+    if max(abs(one - two) for one, two in zip(plain, other, strict=True)) > allowed:
+        return "a branch sees its neighbours"
+    return "positions cannot be set" if plain == _branches(scorer, start, answer, 1, turned=True) else ""
+
+
+def _branches(scorer: Scorer, start: Tokens, answer: Tokens, token: int, *, turned: bool = False) -> tuple[float, float]:  # fmt: skip
+    """Log-likelihood of ``answer`` before and behind two branches that repeat ``token``, in one row; turned: positions count backwards."""
+    row, inputs = Row(), [*start, *answer[:-1]]
+    trunk = row.add(0, inputs, answer, [])[: len(start)]
+    for number in (2, 3):
+        row.add(number, [*start, *[token] * (len(answer) - 1)], answer, trunk)
+    row.add(1, inputs, answer, trunk)
+    row.depths = [max(row.depths) - depth for depth in row.depths] if turned else row.depths
+    found = dict(scorer.score_row(row))
+    return found[0][0], found[1][0]
+
+
+def _has_experts(model: Any) -> bool:
+    """Whether tokens are sent to experts: how many meet at one may choose another kernel there, which rounds otherwise."""
+    return any("expert" in name for name in model.config.get_text_config().to_dict())
+
+
+def _dtype(scorer: Scorer) -> str:
+    return str(scorer.model.dtype).removeprefix("torch.")
+
+
 def _sample(requests: Sequence[Request]) -> list[list[Request]]:
-    """The longest item, the longest and the shortest with several choices, each in the order of its tree.
+    """The longest item, and the longest with several choices, each in the order of its tree.
 
     What stands last in a tree is furthest from its context: there a wrong mask or position shows most.
     """
@@ -63,5 +131,5 @@ def _sample(requests: Sequence[Request]) -> list[list[Request]]:
         groups[request.group].append(request)
     ordered = sorted(groups.values(), key=lambda g: max(len(r.context) + len(r.continuation) for r in g))
     several = [group for group in ordered if len(group) > 1] or ordered
-    chosen = {id(group): group for group in (several[0], several[-1], ordered[-1])}
+    chosen = {id(group): group for group in (several[-1], ordered[-1])}
     return [sorted(group, key=lambda r: r.context + r.continuation)[-CHOICES:] for group in chosen.values()]

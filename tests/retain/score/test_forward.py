@@ -1,5 +1,6 @@
 """Trees, prefixes and batches give the numbers of plain scoring, on every family, or are not used."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from retain import models
-from retain.errors import EnvironmentFault
+from retain.errors import ConfigError, EnvironmentFault
 from retain.score import plan, selfcheck
 from retain.score.forward import Scorer
 from retain.score.lm import Engine
@@ -23,6 +24,8 @@ FAMILIES = {
     "gemma3_text": {"sliding_window": 24}, "mistral": {"sliding_window": 24},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 48}, "bloom": {"n_head": 4, "n_layer": 2},
     "mamba": {"state_size": 4, "num_hidden_layers": 2}, "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 24},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}, "mixtral": {"num_local_experts": 4},
+    "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 4, "mamba_chunk_size": 16, "mamba_d_ssm": 64, "mamba_d_conv": 4},
     "llama4_text": {"attention_chunk_size": 24, "no_rope_layers": [1, 1], "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 48},
 }  # fmt: skip
 
@@ -31,7 +34,7 @@ def build(family: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    extra = dict(FAMILIES[family])
+    extra = dict(FAMILIES.get(family, {}))
     attention = extra.pop("attn_implementation", None)
     config = AutoConfig.for_model(family, **{**SHAPE, **extra})
     return AutoModelForCausalLM.from_config(config, **({"attn_implementation": attention} if attention else {})).eval()
@@ -82,7 +85,34 @@ def test_numbers_are_those_of_one_plain_pass_per_choice(family: str, shared: int
 
 def test_trees_are_used_where_they_are_valid_and_only_there() -> None:
     used = {family: scorer(build(family), requests()).tree for family in FAMILIES}
-    assert {family for family, tree in used.items() if not tree} == {"bloom", "mamba", "gpt_neo"}
+    assert {family for family, tree in used.items() if not tree} == {"bloom", "mamba", "gpt_neo", "mpt", "falcon_h1"}
+
+
+@pytest.mark.parametrize(("family", "fault"), [("mpt", "positions cannot be set"), ("falcon_h1", "a branch sees its neighbours"), ("mixtral", ""), ("gemma2", "")])  # fmt: skip
+def test_a_model_that_keeps_to_no_tree_is_found_out_bit_by_bit(family: str, fault: str) -> None:
+    """MPT counts positions by the place in the row, Falcon-H1 carries a state along it: also in bf16, where rounding hides small faults."""
+    assert selfcheck._fault(Scorer(build(family).to(torch.bfloat16), max_length=256, budget=256), requests()) == fault
+
+
+def test_numbers_alone_would_not_have_told_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Scorer(build("mpt").to(torch.bfloat16), max_length=256, budget=256)
+    assert not selfcheck.agrees(made, requests())
+    monkeypatch.setattr(selfcheck, "_fault", lambda scorer, items: "")
+    assert selfcheck.agrees(made, requests())
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "bert", "roberta", "electra"])
+def test_a_model_that_looks_ahead_is_refused(family: str) -> None:
+    model = build(family).to(torch.bfloat16)
+    with pytest.raises(ConfigError, match="sees the tokens") if family not in FAMILIES else contextlib.nullcontext():
+        selfcheck.need_causal(model)
+
+
+def test_a_layer_without_a_mask_takes_no_trees() -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model("lfm2", **SHAPE, layer_types=["conv", "full_attention"])
+    assert selfcheck.deepest_tree(config) == 0
 
 
 def test_a_wrong_tree_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
