@@ -13,10 +13,12 @@
     │   └── Diverged                8   a training ran off to NaN or infinity
     └── Interrupted               130   Ctrl-C or SIGTERM
 
-A message says what, where, what was got, what was expected and how to mend it; parts that are empty are left out.
+A message says what, where, what was got, what was expected and how to mend it; parts that are empty are left out, and so is
+what an address holds of a user, a password or a signed query.
 """
 
 import errno
+import re
 from enum import IntEnum
 
 
@@ -33,13 +35,25 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+# A user is told from a model's name (mlflow://model@alias) by its password, or by the host that follows.
+_USER = re.compile(r"(?<=://)[^/\s@]*(?::[^/\s@]*@|@(?=[^/\s]*[./:]))")
+_SIGNED = re.compile(
+    r"(?<=[^\s?])\?[^\s\"']*(?:signature|credential|token|secret|password|sig)=[^\s\"']*", re.IGNORECASE
+)
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without the users, passwords and signed queries of the addresses in it: fit for a log."""
+    return _SIGNED.sub("", _USER.sub("", text)) if "://" in text else text
+
+
 class RetainError(Exception):
     """Base of all errors shown to a user: one paragraph, never a traceback."""
 
     exit_code = ExitCode.CRASH
 
     def __init__(self, what: str, *, where: str = "", got: object = "", expected: object = "", fix: str = "") -> None:
-        self.what, self.where, self.got, self.expected, self.fix = what, where, str(got), str(expected), fix
+        self.what, self.where, self.got, self.expected, self.fix = map(without_secrets, (what, where, str(got), str(expected), fix))  # fmt: skip
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -22,6 +22,7 @@ MEDIA = "application/vnd.retain.model.file.v1"
 TITLE = "org.opencontainers.image.title"
 CHUNK_BYTES = 16 << 20
 ATTEMPTS = 5
+WAIT_SECONDS = (10, 60)  # for a connection; for the next bytes of an answer
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -39,8 +40,21 @@ def _registry(name: str) -> Any:
     made = Registry(hostname=host, insecure=host.partition(":")[0] in {"localhost", "127.0.0.1"}, auth_backend="basic" if os.environ.get("RETAIN_OCI_USER") else "token")  # fmt: skip
     if user := os.environ.get("RETAIN_OCI_USER"):
         made.auth.set_basic_auth(user, os.environ.get("RETAIN_OCI_PASSWORD", ""))
+    for scheme in ("http://", "https://"):
+        made.session.mount(scheme, _waiting())
     made.do_request = _patient(partial(Registry.do_request.__wrapped__, made))
     return made
+
+
+def _waiting() -> Any:
+    """oras (0.2) waits for ever for a registry that takes a connection and says nothing."""
+    from requests.adapters import HTTPAdapter
+
+    class Waiting(HTTPAdapter):
+        def send(self, request: Any, **how: Any) -> Any:  # type: ignore[override]
+            return super().send(request, **{**how, "timeout": how.get("timeout") or WAIT_SECONDS})
+
+    return Waiting()
 
 
 def _patient(send: Callable[..., Any]) -> Callable[..., Any]:

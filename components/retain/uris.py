@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from retain import digest
+from retain import digest, errors
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.locks import locked
 
@@ -93,8 +93,8 @@ def resolve_base(uri: str, revision: str, cache: Path) -> tuple[Path, str]:
 
 
 def without_secrets(uri: str) -> str:
-    """The address without a user, a password or a signed query: fit for a log."""
-    return re.sub(r"//[^/@\s]*@(?=[^/]*[./:])", "//", uri).partition("?")[0] if "://" in uri else uri
+    """The address without a user, a password or a query: fit for a log."""
+    return errors.without_secrets(uri).partition("?")[0] if "://" in uri else uri
 
 
 def _local(path: Path) -> Path:
@@ -133,7 +133,8 @@ def _in_mlflow(name: str, which: str, by_alias: bool) -> str:
         found = mlflow.get_model_version_by_alias(name, which) if by_alias else mlflow.get_model_version(name, which)
     except tracking.away_errors() as error:
         fix = "retain history shows the versions and aliases that exist; check MLFLOW_TRACKING_URI"
-        raise EnvironmentFault("this registered model was not found", got=f"{name} {which}", where=str(error)[:200], fix=fix) from None  # fmt: skip
+        unknown = getattr(error, "error_code", "") in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+        raise (ConfigError if unknown else EnvironmentFault)("this registered model was not found", got=f"{name} {which}", where=str(error)[:200], fix=fix) from None  # fmt: skip
     return str(found.source)
 
 

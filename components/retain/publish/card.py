@@ -43,8 +43,8 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     lines = [
         "## Verdict", "",
         f"**{verdict['verdict'].upper()}** at attempt {verdict['attempt']}, alpha {verdict['alpha']:g}. Paired on the same items, the average over "
-        f"{macro.get('benchmarks', len(verdict['benchmarks']))} general benchmarks moved by {-_number(macro, 'drop_points'):+.2f} points"
-        f" (95 % interval {-_number(macro, 'high'):+.2f} to {-_number(macro, 'low'):+.2f}; allowed loss {_number(macro, 'margin_points'):g}).",
+        f"{macro.get('benchmarks', len(verdict['benchmarks']))} general benchmarks moved by {_change(macro, 'drop_points', 2)} points"
+        f" (95 % interval {_change(macro, 'high', 2)} to {_change(macro, 'low', 2)}; allowed loss {_number(macro, 'margin_points'):g}).",
     ]  # fmt: skip
     for waiver in verdict.get("waivers", []):
         lines.append(f"- Waived: {waiver['benchmark']}, by {waiver['who']} until {waiver['until']}: {waiver['why']}")
@@ -54,6 +54,11 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
 
 def _number(row: Mapping[str, Any], key: str) -> float:
     return float(row.get(key, 0.0))
+
+
+def _change(row: Mapping[str, Any], drop: str, digits: int) -> str:
+    """A drop as a change, with its sign; nothing is +0, not -0."""
+    return f"{round(-_number(row, drop), digits) + 0.0:+.{digits}f}"
 
 
 def _learned(verdict: Mapping[str, Any]) -> str:
@@ -71,8 +76,8 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> str:
     lines = ["| benchmark | items | base | tuned | change, points | 95 % interval |", "|---|---:|---:|---:|---:|---|"]
     for row in rows:
         lines.append(
-            f"| {_cell(row['name'])} | {row['n']} | {100 * row['base']:.1f} | {100 * row['tuned']:.1f} | {-row['drop_points']:+.1f} "
-            f"| {-row['high']:+.1f} to {-row['low']:+.1f} |"
+            f"| {_cell(row['name'])} | {row['n']} | {100 * row['base']:.1f} | {100 * row['tuned']:.1f} | {_change(row, 'drop_points', 1)} "
+            f"| {_change(row, 'high', 1)} to {_change(row, 'low', 1)} |"
         )
     return "\n".join(lines)
 

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from retain.config import StepConfig
+from retain.errors import without_secrets
 
 
 class PublishConfig(StepConfig):
@@ -36,3 +37,10 @@ class PublishConfig(StepConfig):
     description: str = Field(
         "", max_length=4000, description="one paragraph on top of the model card: what the model is for"
     )
+
+    @field_validator("store")
+    @classmethod
+    def _no_credentials(cls, store: str) -> str:
+        if without_secrets(store) != store:
+            raise ValueError("an address of a store holds no user, password or signature: credentials come from the environment or from files")  # fmt: skip
+        return store

@@ -1,15 +1,16 @@
 """Versions and aliases in the MLflow registry; the client is made by :mod:`retain.tracking`, MLflow's one house."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from retain import tracking
 from retain.errors import EnvironmentFault
 from retain.publish.versions import DIGEST, Registry, Version
+
+SECONDS = 60  # for which a call that failed is tried again
 
 
 @contextmanager
@@ -18,14 +19,14 @@ def reached(doing: str) -> Iterator[None]:
     try:
         yield
     except tracking.away_errors() as error:
-        text = re.sub(r"//[^/@\s]+@", "//", str(error).partition("\n")[0])[:300]
-        raise EnvironmentFault(f"the registry failed while {doing}", got=text, fix="check MLFLOW_TRACKING_URI and the server, then run the same command again") from error  # fmt: skip
+        text = str(error).partition("\n")[0][:300]
+        raise EnvironmentFault(f"the registry failed while {doing}", got=text, fix="check MLFLOW_TRACKING_URI, its credentials and the server, then run the same command again") from error  # fmt: skip
 
 
 def _again(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Publishers at once collide on the next number, on an alias's row or on a sqlite file: each tries again a moment later."""
     retrying = Retrying(
-        retry=retry_if_exception_type(tracking.away_errors()), stop=stop_after_attempt(8), wait=wait_random_exponential(0.05, 2), reraise=True,
+        retry=retry_if_exception_type(tracking.away_errors()), stop=stop_after_attempt(8) | stop_after_delay(SECONDS), wait=wait_random_exponential(0.05, 2), reraise=True,
     )  # fmt: skip
     return retrying(call, *arguments, **named)
 

@@ -3,18 +3,17 @@
 import json
 import os
 import shutil
-import tempfile
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from retain import digest, tracking, uris
 from retain.artifacts import check_writable
-from retain.errors import EnvironmentFault, IntegrityError, UsageError
-from retain.locks import locked
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError, UsageError
+from retain.locks import alone, locked
 from retain.publish import lineage as lines
 from retain.publish import signing, verdicts
 from retain.publish.stores import compare
@@ -22,7 +21,18 @@ from retain.publish.tags import version_tags
 from retain.publish.versions import BASELINES, CHAMPION, LINEAGE, VERDICT, Registry, Version, open_registry
 
 PREVIOUS = "retain.previous_champion"
+LINEAGE_FILE = "lineage.json"
+EXTRAS = (
+    LINEAGE_FILE,
+    "README.md",
+    "verdict.json",
+    "manifest.json",
+    "proof.json",
+    "compression.json",
+    signing.SIGNATURE,
+)
 HARMLESS = (".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".md", ".sig")
+Signature = Literal["verified", "not checked", "none"]
 
 
 @dataclass(frozen=True)
@@ -30,42 +40,73 @@ class Pulled:
     folder: Path
     version: int
     digest: str
-    signed: bool
+    signature: Signature
 
 
 def pull(name: str, which: str, folder: Path, *, public_key: Path | None = None) -> Pulled:
     """The files of a version (number, alias or digest) into ``folder``, which appears whole or not at all.
 
-    Raises IntegrityError where the digest is not the registered one, a file could run code, or (with ``public_key``) the
-    signature does not hold.
+    An earlier pull in ``folder`` gives way, anything else there is refused (ConfigError). Raises IntegrityError where the
+    digest is not the registered one, a file could run code, or (with ``public_key``) the signature does not hold.
     """
     version = open_registry(name).pick(which)
+    _check_replaceable(folder)
     check_writable(folder.parent)
-    with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder.parent) as aside:
-        found = uris.fetch(version.source, Path(aside))
+    with _aside(folder) as aside:
+        found = uris.fetch(version.source, aside)
         refuse_code(found)
         files = digest.model_manifest(found)
         if digest.of_manifest(files) != version.digest:
             raise IntegrityError("the store gave other files than were registered", where=uris.without_secrets(version.source), got=digest.of_manifest(files), expected=version.digest, fix="publish the model again")  # fmt: skip
         if public_key:
             signing.verify(found, files, public_key)
-        _put(found, folder, files)
-    return Pulled(folder, version.version, version.digest, (folder / signing.SIGNATURE).is_file())
+        _put(found, folder, files, aside)
+    return Pulled(folder, version.version, version.digest, _signature(folder, checked=bool(public_key)))
 
 
-def _put(found: Path, folder: Path, files: Mapping[str, str]) -> None:
+def _signature(folder: Path, *, checked: bool) -> Signature:
+    if not (folder / signing.SIGNATURE).is_file():
+        return "none"
+    return "verified" if checked else "not checked"
+
+
+def _check_replaceable(folder: Path) -> None:
+    """ConfigError unless ``folder`` is free, or holds nothing but an earlier pull as it was."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    ours = {*digest.model_files(folder), *(folder / name for name in EXTRAS)}
+    odd = [p.name for p in folder.rglob("*") if not p.is_dir() and p not in ours]
+    if odd or not (folder / LINEAGE_FILE).is_file():
+        raise ConfigError("this folder holds something else than a pulled model", got=folder, where=", ".join(odd[:3]), expected="a new or empty folder", fix="--out another folder, or empty this one")  # fmt: skip
+    if digest.of_model(folder) != json.loads((folder / LINEAGE_FILE).read_text(encoding="utf-8")).get("digest"):
+        raise ConfigError("this model was changed since it was pulled", got=folder, fix="--out another folder, or empty this one: nothing in it is the registered model")  # fmt: skip
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A folder beside ``folder`` for one pull alone; what a killed one left in it is taken away."""
+    aside = folder.absolute().with_name(f".{folder.absolute().name}.pull.partial")
+    aside.mkdir(exist_ok=True)
+    with alone(aside):
+        try:
+            for old in aside.iterdir():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put(found: Path, folder: Path, files: Mapping[str, str], aside: Path) -> None:
     """A copy of ``found`` that appears whole as ``folder``, in place of what stood there."""
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:12]}.partial")
+    partial = aside / "whole"
     try:
         shutil.copytree(found, partial)
         compare(files, digest.model_manifest(partial), str(folder))
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, aside / "before")
         os.replace(partial, folder)
     except OSError as error:  # copytree collects the faults of many files into one
         raise EnvironmentFault("the model could not be copied to its folder", where=str(folder), got=error.strerror or str(error)[:200], fix="free some space or choose another folder") from error  # fmt: skip
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_code(folder: Path) -> None:
@@ -123,6 +164,11 @@ def _published_verdict(version: Version) -> dict[str, Any]:
 def rollback(name: str) -> Version:
     """The champion before this one is champion again (it had passed its own gate)."""
     registry = open_registry(name)
+    with locked(tracking.home() / "champion.lock"):  # a promotion at this moment would be undone unseen
+        return _rolled_back(registry, name)
+
+
+def _rolled_back(registry: Registry, name: str) -> Version:
     champion = registry.by_alias(CHAMPION)
     before = champion.tags.get(PREVIOUS, "") if champion else ""
     if champion is None or not before:

@@ -5,15 +5,19 @@ reader finds a whole model or none; writing the same model twice is a look.
 """
 
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote, unquote
 
 from retain import digest
 from retain.artifacts import check_writable, flush
 from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.uris import fetch, scheme
+
+STALE_SECONDS = 86400
 
 
 class Store(Protocol):
@@ -32,7 +36,7 @@ def open_store(uri: str) -> Store:
     """The store at ``uri``: a folder or file://, s3://bucket/prefix, oci://registry/name, hf://org/name."""
     kind = scheme(uri)
     if kind == "file":
-        return FolderStore(Path(uri.removeprefix("file://")).expanduser())
+        return FolderStore(Path(unquote(uri.removeprefix("file://")) if "://" in uri else uri).expanduser())
     if kind == "s3":
         return S3Store(uri.rstrip("/"))
     if kind == "oci":
@@ -62,17 +66,22 @@ class FolderStore:
         compare(files, digest.model_manifest(place), str(place))
         for name, data in extras.items():
             _write(place / name, data)
-        return f"file://{place}"
+        return f"file://{quote(str(place))}"
 
     def _fill(self, place: Path, model: Path, files: Mapping[str, str]) -> None:
         partial = _aside(place)
+        _sweep(place)
         try:
             for name in files:
                 target = partial / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(model / name, target)
                 flush(target)
+            compare(files, digest.model_manifest(partial), str(model))
             partial.replace(place)
+        except IntegrityError:  # the model was changed while it was copied: its place must not hold that
+            shutil.rmtree(partial)
+            raise
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             if not place.is_dir():  # else another publisher of the same model was first: theirs is as good
@@ -135,6 +144,13 @@ def compare(wanted: Mapping[str, str], got: Mapping[str, str], where: str) -> No
             "the store holds other bytes than were gated", where=where, got=", ".join(wrong[:5]), expected=digest.of_manifest(dict(wanted)),
             fix="remove that place and publish again; check the store's disk",
         )  # fmt: skip
+
+
+def _sweep(place: Path) -> None:
+    """Take away what killed publishers of this model left; what was written to within a day may still be at work."""
+    for old in place.parent.glob(f"{place.name}.*.partial"):
+        if max(p.stat().st_mtime for p in [old, *old.rglob("*")]) < time.time() - STALE_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _aside(path: Path) -> Path:

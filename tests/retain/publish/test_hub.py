@@ -125,12 +125,12 @@ def test_a_model_is_one_commit_and_comes_back_by_it(
         from retain.publish.work import publish
         config = PublishConfig(name="orders", store="hf://team/orders", signing_key={str(key_pair[0])!r})
         print(publish(config, Path({str(model)!r}), Path({str(judged(model))!r})).source)
-        print(pull("orders", "candidate", Path({str(tmp_path / "pulled")!r}), public_key=Path({str(key_pair[1])!r})).signed)
+        print(pull("orders", "candidate", Path({str(tmp_path / "pulled")!r}), public_key=Path({str(key_pair[1])!r})).signature)
     """
     done = online(code, address, TOKEN)
     assert done.returncode == 0, done.stderr[-2000:]
     oid, files = server.repositories["team/orders"][-1]
-    assert done.stdout.split() == [f"hf://team/orders@{oid}", "True"]
+    assert done.stdout.split() == [f"hf://team/orders@{oid}", "verified"]
     assert digest.of_model(tmp_path / "pulled") == digest.of_model(model)
     assert "old.safetensors" not in files
     assert {"README.md", "model.sig", "lineage.json", "model.safetensors", ".gitattributes"} <= set(files)

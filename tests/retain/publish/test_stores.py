@@ -48,7 +48,7 @@ def test_published_and_pulled_again_with_its_signature(
     done = publish(config, model, judged(model))
     assert publish(config, model, judged(model)).source == done.source
     got = pull("orders", "candidate", tmp_path / "pulled", public_key=public)
-    assert (got.digest, got.signed) == (done.digest, True)
+    assert (got.digest, got.signature) == (done.digest, "verified")
     assert digest.of_model(tmp_path / "pulled") == done.digest
     assert "## Verdict" in (tmp_path / "pulled" / "README.md").read_text()
     assert json.loads((tmp_path / "pulled" / "lineage.json").read_text())["digest"] == done.digest
