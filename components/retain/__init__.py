@@ -1,0 +1,3 @@
+from retain import processors
+
+processors.settle()

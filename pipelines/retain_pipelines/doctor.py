@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from retain import processors
 from retain.tracking import home, tracking_uri
 
 # import name → what it is for, the extra that brings it, whether a laptop's run can do without
@@ -98,7 +99,7 @@ def _memory() -> Finding:
     return Finding(
         "memory",
         total >= 6,
-        f"{total:.0f} GiB, {os.cpu_count()} cores",
+        f"{total:.0f} GiB, {processors.count()} processors",
         "the shipped example wants 6 GiB",
         optional=True,
     )
