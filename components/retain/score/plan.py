@@ -59,6 +59,10 @@ class Row:
         """One unbroken sequence from the start: the model's own causal mask fits it."""
         return self.after == 0 and len(self.segments) == 1
 
+    def reaches(self, depth: int) -> bool:
+        """Whether a position in it is ``depth`` or more."""
+        return max(self.depths) >= depth
+
     @property
     def n_scored(self) -> int:
         return len({node for _, nodes, _ in self.scored for node in nodes})
@@ -85,7 +89,7 @@ class Plan:
 def make(requests: Sequence[Request], *, max_length: int, budget: int, scored_budget: int, tree: bool, max_depth: int) -> Plan:  # fmt: skip
     """Plan for `requests`: no batch above `budget` tokens (padding included) or `scored_budget` scored positions,
     except that a single row always fits. `tree` off gives one row a distinct input; rows deeper than `max_depth`
-    (a sliding window, where ancestors are no longer all in sight) are plain as well.
+    (a sliding window, where ancestors are no longer all in sight) are plain as well, and in batches of their own.
     """
     inputs = [request.inputs(max_length) for request in requests]
     plain = {i for i, ids in enumerate(inputs) if not tree or len(ids) > max_depth}
@@ -93,7 +97,7 @@ def make(requests: Sequence[Request], *, max_length: int, budget: int, scored_bu
     rows: list[Row] = []
     for members in _groups(requests, inputs, plain).values():
         rows += _grow(members, requests, inputs, prefix, budget)
-    return Plan(prefix, list(_batched(rows, budget, scored_budget)))
+    return Plan(prefix, list(_batched(rows, budget, scored_budget, max_depth)))
 
 
 def _heads(requests: Sequence[Request], inputs: list[tuple[int, ...]], plain: set[int]) -> list[int]:
@@ -142,14 +146,14 @@ def _grow(members: list[int], requests: Sequence[Request], inputs: list[tuple[in
     return rows
 
 
-def _batched(rows: list[Row], budget: int, scored_budget: int) -> Iterator[list[Row]]:
+def _batched(rows: list[Row], budget: int, scored_budget: int, max_depth: int) -> Iterator[list[Row]]:
     """Rows of like length together (none a fifth shorter than the longest), longest first: little padding, and a lack of
     memory shows at once."""
     batch: list[Row] = []
     scored = 0
     for row in sorted(rows, key=lambda row: (row.after, row.is_chain, -len(row.tokens), row.tokens)):
         same = not batch or (
-            row.after == batch[0].after and row.is_chain == batch[0].is_chain and 5 * len(row.tokens) >= 4 * len(batch[0].tokens)
+            row.after == batch[0].after and row.is_chain == batch[0].is_chain and row.reaches(max_depth) == batch[0].reaches(max_depth) and 5 * len(row.tokens) >= 4 * len(batch[0].tokens)
         )  # fmt: skip
         full = batch and ((len(batch) + 1) * len(batch[0].tokens) > budget or scored + row.n_scored > scored_budget)
         if batch and (full or not same):

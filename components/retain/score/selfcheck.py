@@ -27,6 +27,7 @@ MASKED = {"full_attention", "sliding_attention", "chunked_attention", "attention
 def deepest_tree(config: Any) -> int:
     """Longest input, in tokens, for which every ancestor is in sight of every layer (windows and chunks are shorter); 0: none.
 
+    LongRoPE (Phi-3) turns every position of a batch by other angles once one of them is past the first context length.
     GPT-Neo hides what is far away by its place in the row, whatever the mask says; a recurrent layer or a convolution has no mask at
     all: no tree is safe there.
     """
@@ -36,10 +37,21 @@ def deepest_tree(config: Any) -> int:
     kinds = getattr(text, "layer_types", None)
     if kinds and not MASKED.issuperset(kinds):
         return 0
-    if kinds and all(kind == "full_attention" for kind in kinds):
-        return UNBOUNDED
-    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    return min((int(size) for size in (window, getattr(text, "attention_chunk_size", None)) if size), default=UNBOUNDED)
+    lengths: list[Any] = [_first_context(text)]
+    if not kinds or any(kind != "full_attention" for kind in kinds):
+        lengths += [getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None, getattr(text, "attention_chunk_size", None)]  # fmt: skip
+    return min((int(size) for size in lengths if size), default=UNBOUNDED)
+
+
+def _first_context(text: Any) -> int:
+    """Tokens up to which LongRoPE keeps its first angles; 0 for other models."""
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]
+    for part in parts:
+        if "longrope" in (part.get("rope_type"), part.get("type")):
+            first = part.get("original_max_position_embeddings") or text.original_max_position_embeddings
+            return int(first)
+    return 0
 
 
 def need_causal(model: Any) -> None:
@@ -77,7 +89,7 @@ def agrees(scorer: Scorer, requests: Sequence[Request]) -> bool:
         return False
     found = iter(trees)
     pairs = [pair for item in items for pair in [(request, next(found)) for request in item][-COMPARED:]]
-    alone = Scorer(scorer.model, max_length=scorer.max_length, budget=scorer.budget, tree=False).score([request for request, _ in pairs])  # fmt: skip
+    alone = Scorer(scorer.model, max_length=scorer.max_length, budget=scorer.budget, tree=False, max_depth=scorer.max_depth).score([request for request, _ in pairs])  # fmt: skip
     apart = sum(abs(one[0] - two[0]) / len(request.continuation) for (request, one), two in zip(pairs, alone, strict=True)) / len(pairs)  # fmt: skip
     if apart <= TOLERANCE[_dtype(scorer)]:
         return True

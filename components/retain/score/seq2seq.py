@@ -49,14 +49,20 @@ class Seq2SeqScorer(Scorer):
         from transformers.modeling_outputs import BaseModelOutput
 
         width = max(map(len, continuations))
-        labels = torch.tensor([[*c, *[0] * (width - len(c))] for c in continuations], device=self.device)
+        # mBART begins with a text's own last token, which it looks for before the padding.
+        pad = self.model.config.pad_token_id or 0
+        labels = torch.tensor([[*c, *[pad] * (width - len(c))] for c in continuations], device=self.device)
         logits = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=memory), attention_mask=mask, use_cache=False,
-            decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels=labels),
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory), attention_mask=mask, use_cache=False, **self._shifted(labels),
         ).logits  # fmt: skip
         values = logits.float().log_softmax(-1).gather(2, labels[:, :, None])[:, :, 0]
         hits = logits.argmax(-1) == labels
         return [(float(values[k, : len(c)].sum()), bool(hits[k, : len(c)].all())) for k, c in enumerate(continuations)]
+
+    def _shifted(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the decoder reads; models that have no such method of their own (M2M100) shift labels when they are called with them."""
+        shift = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        return {"labels": labels} if shift is None else {"decoder_input_ids": shift(labels=labels)}
 
 
 class Seq2SeqEngine(Engine):

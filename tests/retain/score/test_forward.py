@@ -25,6 +25,7 @@ FAMILIES = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 48}, "bloom": {"n_head": 4, "n_layer": 2},
     "mamba": {"state_size": 4, "num_hidden_layers": 2}, "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 24},
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}, "mixtral": {"num_local_experts": 4},
+    "phi3": {"original_max_position_embeddings": 32, "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "factor": 8.0, "original_max_position_embeddings": 32}},
     "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 4, "mamba_chunk_size": 16, "mamba_d_ssm": 64, "mamba_d_conv": 4},
     "llama4_text": {"attention_chunk_size": 24, "no_rope_layers": [1, 1], "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 48},
 }  # fmt: skip
@@ -37,7 +38,12 @@ def build(family: str) -> Any:
     extra = dict(FAMILIES.get(family, {}))
     attention = extra.pop("attn_implementation", None)
     config = AutoConfig.for_model(family, **{**SHAPE, **extra})
-    return AutoModelForCausalLM.from_config(config, **({"attn_implementation": attention} if attention else {})).eval()
+    model = AutoModelForCausalLM.from_config(config, **({"attn_implementation": attention} if attention else {})).eval()
+    if family == "phi3":  # attention that looks at positions
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight *= 20 if weight.dim() == 2 else 1
+    return model
 
 
 def requests(seed: int = 0, shared: int = 0) -> list[Request]:
@@ -58,8 +64,8 @@ def requests(seed: int = 0, shared: int = 0) -> list[Request]:
 
 def by_hand(model: Any, request: Request) -> tuple[float, bool]:
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([request.context + request.continuation])).logits[0].float()
-    rows = logits[len(request.context) - 1 : -1].log_softmax(-1)
+        logits = model(input_ids=torch.tensor([(request.context + request.continuation)[:-1]])).logits[0].float()
+    rows = logits[len(request.context) - 1 :].log_softmax(-1)
     tokens = torch.tensor(request.continuation)
     return float(rows[torch.arange(len(tokens)), tokens].sum()), bool((rows.argmax(-1) == tokens).all())
 
@@ -72,11 +78,12 @@ def scorer(model: Any, asked: list[Request], **changes: Any) -> Scorer:
     return made
 
 
+@pytest.mark.parametrize("tree", [True, False])
 @pytest.mark.parametrize("shared", [0, 20])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_numbers_are_those_of_one_plain_pass_per_choice(family: str, shared: int) -> None:
+def test_numbers_are_those_of_one_plain_pass_per_choice(family: str, shared: int, tree: bool) -> None:
     model, asked = build(family), requests(shared=shared)
-    got = scorer(model, asked).score(asked)
+    got = scorer(model, asked, tree=tree).score(asked)
     for one, request in zip(got, asked, strict=True):
         value, greedy = by_hand(model, request)
         assert one[0] == pytest.approx(value, abs=1e-3)

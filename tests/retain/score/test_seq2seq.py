@@ -108,3 +108,24 @@ def test_contexts_too_long_are_cut_and_counted(folder: Path, tiny_tasks: Path, t
     config = ScoreConfig(tasks=[TaskSpec(name="tiny_choice")], include_path=[str(tiny_tasks)], dtype="fp32", max_length=6)  # fmt: skip
     result = score(config, folder, tmp_path / "scores")
     assert 0 < result.truncated <= 9
+
+
+@pytest.mark.parametrize("family", ["mbart", "m2m_100", "marian", "blenderbot"])
+def test_an_answer_is_as_likely_beside_longer_ones(family: str) -> None:
+    """mBART's decoder begins with a text's last token; M2M100 and Blenderbot shift labels in their own forward pass."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    from retain.score.plan import Request
+    from retain.score.seq2seq import Seq2SeqScorer
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **{**SHAPES["bart"], "pad_token_id": 1}, vocab_size=80, eos_token_id=2)
+    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    scorer = Seq2SeqScorer(model, max_length=256, budget=256, tree=False)
+    asked = [Request((5, 6, 7), tuple(range(10, 10 + n)), n) for n in (1, 4, 9)]
+    assert [value for value, _ in scorer.score(asked)] == pytest.approx(
+        [scorer.score([one])[0][0] for one in asked], abs=1e-3
+    )
