@@ -62,7 +62,7 @@ def need_causal(model: Any) -> None:
     texts = torch.tensor([[5, 6, 7], [5, 6, 8]], device=model.device)
     with torch.inference_mode():
         one, two = (model(input_ids=text[None], use_cache=False).logits[0, :2].float() for text in texts)
-    if bool((one - two).abs().max() > (AHEAD * one.std() if _has_experts(model) else 0.0)):
+    if bool((one - two).abs().max() > (AHEAD * one.std() if _rounds_together(model) else 0.0)):
         raise ConfigError(
             "this model sees the tokens it should predict", where="model.base_model", got=type(model).__name__,
             expected="a causal language model, or an encoder–decoder", fix="choose a model that writes text from left to right",
@@ -106,7 +106,7 @@ def _fault(scorer: Scorer, requests: Sequence[Request]) -> str:
     if len(answer) == 1:
         return ""  # answers of one token make no branches
     plain, other = (_branches(scorer, start, answer, token) for token in (1, 2))
-    allowed = TOLERANCE[_dtype(scorer)] * len(answer) if _has_experts(scorer.model) else 0.0
+    allowed = TOLERANCE[_dtype(scorer)] * len(answer) if _rounds_together(scorer.model) else 0.0
     if max(abs(one - two) for one, two in zip(plain, other, strict=True)) > allowed:
         return "a branch sees its neighbours"
     return "positions cannot be set" if plain == _branches(scorer, start, answer, 1, turned=True) else ""
@@ -124,9 +124,11 @@ def _branches(scorer: Scorer, start: Tokens, answer: Tokens, token: int, *, turn
     return found[0][0], found[1][0]
 
 
-def _has_experts(model: Any) -> bool:
-    """Whether tokens are sent to experts: how many meet at one may choose another kernel there, which rounds otherwise."""
-    return any("expert" in name for name in model.config.get_text_config().to_dict())
+def _rounds_together(model: Any) -> bool:
+    """Whether tokens may change how others round: how many meet at an expert chooses its kernel, and int8 takes the outliers of a
+    whole batch together."""
+    settings = model.config.get_text_config().to_dict()
+    return bool(model.config.to_dict().get("quantization_config")) or any("expert" in name for name in settings)
 
 
 def _dtype(scorer: Scorer) -> str:

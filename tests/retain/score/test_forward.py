@@ -115,6 +115,17 @@ def test_a_model_that_looks_ahead_is_refused(family: str) -> None:
         selfcheck.need_causal(model)
 
 
+def test_int8_and_experts_are_given_room_to_round() -> None:
+    """int8 picks the outliers of a whole batch, so that a neighbour moves a number a little; a plain model is held to the bit."""
+    from transformers import BitsAndBytesConfig
+
+    model = build("llama")
+    assert not selfcheck._rounds_together(model)
+    model.config.quantization_config = BitsAndBytesConfig(load_in_8bit=True)
+    assert selfcheck._rounds_together(model)
+    assert selfcheck._rounds_together(build("mixtral"))
+
+
 def test_a_layer_without_a_mask_takes_no_trees() -> None:
     from transformers import AutoConfig
 
