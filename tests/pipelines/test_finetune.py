@@ -227,6 +227,7 @@ def _stop_in_a_new_step(world: Path, arguments: list[str], before: list[str]) ->
     if code == 0:
         return ""
     assert code == (130 if how is signal.SIGINT else -signal.SIGKILL), log.read_text()
+    assert ("To go on: retain run careful.yaml" in log.read_text()) == (how is signal.SIGINT)
     return new()[0]
 
 

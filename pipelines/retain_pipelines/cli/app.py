@@ -1,5 +1,6 @@
 """The command line: the same work as the pipeline's steps, the same verdicts, the same exit codes."""
 
+import shlex
 import signal
 import sys
 from enum import StrEnum
@@ -150,13 +151,13 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
+        if code == ExitCode.INTERRUPTED:  # typer returns this for Ctrl-C, without a word
+            raise KeyboardInterrupt
     except RetainError as error:
         sys.stderr.write(f"retain: {error}\n")
         code = int(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("retain: interrupted; `retain run … --resume` goes on\n")
-        code = int(ExitCode.INTERRUPTED)
-    except (typer.Abort, EOFError):
+    except (KeyboardInterrupt, typer.Abort, EOFError):
+        sys.stderr.write(f"retain: interrupted; what is finished is kept{_how_to_go_on()}\n")
         code = int(ExitCode.INTERRUPTED)
     except Exception as error:
         if refusal := refusal_of_machine(error):
@@ -168,6 +169,12 @@ def main() -> None:
         else:
             raise
     sys.exit(code or 0)
+
+
+def _how_to_go_on() -> str:
+    """A run goes on with --resume; the other verbs do so by themselves, or have nothing to go on from."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return f". To go on: retain {shlex.join([*words, '--resume'])}" if words[:1] == ["run"] else ""
 
 
 if __name__ == "__main__":
