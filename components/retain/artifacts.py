@@ -177,9 +177,12 @@ def read_rows(folder: Path, schema: str) -> Iterator[dict[str, Any]]:
 def read_tables(folder: Path) -> Iterator[pa.Table]:
     """Row groups as Arrow tables, for work on whole columns."""
     for path in sorted(folder.glob("rows-*.parquet")):
-        with pq.ParquetFile(path) as parquet:
-            for group in range(parquet.num_row_groups):
-                yield parquet.read_row_group(group)
+        try:
+            with pq.ParquetFile(path) as parquet:
+                for group in range(parquet.num_row_groups):
+                    yield parquet.read_row_group(group)
+        except pa.ArrowInvalid as error:
+            raise IntegrityError("a file of rows is damaged", where=str(path), got=str(error).splitlines()[0], fix="run the step that writes it again") from error  # fmt: skip
 
 
 def write_scores(folder: Path, items: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> dict[str, Any]:

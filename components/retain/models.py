@@ -7,6 +7,8 @@ are refused.
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,17 +108,30 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2se
 
     Weights in int8 or NF4 stay packed and are computed in ``dtype``; those of a GGUF file are unpacked to it.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     quiet()
     check_folder(folder)
     kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     stored = _stored(folder, device)
-    try:
+    with opening(folder):
         model = kind.from_pretrained(
             str(folder), dtype=torch_dtype(dtype, device), local_files_only=True, **NO_CODE, **stored
         )
+    return (model if "device_map" in stored else model.to(device)).eval()
+
+
+@contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Inside, weights that cannot be opened are a clear fault."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except ValueError as error:
+        if "nrecognized configuration class" not in str(error):
+            raise
+        raise _unknown(folder, error) from error
     except (OSError, SafetensorError) as error:
         raise IntegrityError(
             "this model cannot be opened",
@@ -131,7 +146,6 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu", seq2se
             got=str(error).strip().splitlines()[0],
             fix="pip install bitsandbytes gguf",
         ) from error
-    return (model if "device_map" in stored else model.to(device)).eval()
 
 
 def _stored(folder: Path, device: str) -> dict[str, Any]:

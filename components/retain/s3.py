@@ -70,7 +70,7 @@ def explained(where: str) -> Iterator[None]:
     except ClientError as error:
         raise _named(error, where) from None
     except (BotoCoreError, Boto3Error) as error:
-        raise EnvironmentFault("the S3 store did not answer as it should", where=where, got=error) from None
+        raise EnvironmentFault("the S3 store did not answer as it should", where=where, got=error, fix="check AWS_ENDPOINT_URL and the network; what is finished is kept, start again when it answers") from None  # fmt: skip
 
 
 def _named(error: Any, where: str) -> Exception:

@@ -29,10 +29,18 @@ class Resolved:
     gate_plan: GatePlan  # what the gate will be able to see
 
 
-def resolve(recipe: Recipe) -> Resolved:
-    """Fetch and digest the base and every file; refuse what is missing before a GPU is asked for."""
+def resolve(recipe: Recipe, *, alone: bool = False) -> Resolved:
+    """Fetch and digest the base and every file; refuse what is missing before a GPU is asked for.
+
+    ``alone``: for one step by itself, which may train what no run can merge.
+    """
     check_writable(home())
     _check_parts(recipe)
+    if not alone and recipe.train.method not in MERGEABLE:
+        raise ConfigError(
+            "a run merges what it trained, and this method's change cannot become weights", where="train.method", got=recipe.train.method,
+            expected=", ".join(MERGEABLE), fix="train it by itself with `retain train` and serve the adapter attached to its base",
+        )  # fmt: skip
     folder, base_digest = resolve_base(recipe)
     models.check_folder(folder)
     base = {"uri": recipe.model.base_model, "revision": recipe.model.revision, "digest": base_digest}
@@ -82,11 +90,6 @@ def _check_parts(recipe: Recipe) -> None:
             expected="an entry with part: target and split: train",
             fix="add the training file",
         )
-    if recipe.train.method not in MERGEABLE:
-        raise ConfigError(
-            "a run merges what it trained, and this method's change cannot become weights", where="train.method", got=recipe.train.method,
-            expected=", ".join(MERGEABLE), fix="train it by itself with `retain train` and serve the adapter attached to its base",
-        )  # fmt: skip
     if recipe.gate.target.rule != "none" and ("target", "test") not in have:
         raise ConfigError(
             "data.datasets: no rows to measure the target on", expected="an entry with part: target and split: test (200 rows or more, never trained on)",

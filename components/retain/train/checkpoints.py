@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from retain import artifacts
-from retain.errors import EnvironmentFault, IntegrityError
+from retain.errors import ConfigError, EnvironmentFault, IntegrityError
 from retain.train import places
 from retain.train.optimizer import Masters
 from retain.train.sharding import whole
@@ -33,6 +33,8 @@ def find(resume: str, folder: Path, key: str) -> Path | None:
         return None
     found = places.latest(folder) if resume == "auto" else Path(resume)
     if found is not None:
+        if not found.is_dir():
+            raise ConfigError("there is no such checkpoint", where="train.resume", got=resume, expected="auto, never, or the folder of one checkpoint (…/step-00000120)", fix="use auto: the last whole one of this recipe and data is found by itself")  # fmt: skip
         got = artifacts.read_json(found / "state.json", schema=SCHEMA)["key"]
         if got != key:
             raise IntegrityError(

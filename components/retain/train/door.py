@@ -33,6 +33,8 @@ def run(
         else:
             result = train(settings, Path(mixture), base_folder(base), Path(adapter), home() / "checkpoints", tracked.metrics)  # fmt: skip
         facts = numbers(vars(result))
+        for warning in result.warnings:
+            say(f"warning: {warning}")
         tracked.metrics({f"final/{name}": value for name, value in facts.items()}, step=result.steps)
         tracked.tags({"adapter_digest": result.adapter_digest, "stopped": result.stopped or "at its last step"})
         write_json(

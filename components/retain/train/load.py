@@ -22,9 +22,9 @@ def load_base(config: TrainConfig, folder: Path, device: str) -> Any:
 
 
 def is_encoder_decoder(folder: Path) -> bool:
-    from transformers import AutoConfig
+    from transformers import AutoModelForSeq2SeqLM
 
-    return bool(AutoConfig.from_pretrained(str(folder), local_files_only=True).is_encoder_decoder)
+    return models.kind_of(folder) is AutoModelForSeq2SeqLM
 
 
 def _quantised(config: TrainConfig, folder: Path, device: str, pairs: bool) -> Any:
@@ -34,7 +34,8 @@ def _quantised(config: TrainConfig, folder: Path, device: str, pairs: bool) -> A
     dtype = models.torch_dtype(config.dtype, device)
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=config.quant.kind, bnb_4bit_use_double_quant=config.quant.double, bnb_4bit_compute_dtype=dtype)  # fmt: skip
     loader = AutoModelForSeq2SeqLM if pairs else AutoModelForCausalLM
-    model = loader.from_pretrained(str(folder), quantization_config=settings, dtype=dtype, device_map={"": device}, local_files_only=True, use_safetensors=True)  # fmt: skip
+    with models.opening(folder):
+        model = loader.from_pretrained(str(folder), quantization_config=settings, dtype=dtype, device_map={"": device}, local_files_only=True, use_safetensors=True, **models.NO_CODE)  # fmt: skip
     for module in model.modules():
         if hasattr(
             module, "support_avx512bf16_for_cpu"
@@ -66,6 +67,11 @@ def packs(config: TrainConfig, model: Any) -> tuple[bool, str]:
             expected="a causal model of full or sliding attention that goes through transformers' interface, without a soft cap or virtual tokens", fix="use packing: auto",
         )  # fmt: skip
     return able, f"rows are {'packed another way' if able else 'padded, not packed'}: {said}" if said else ""
+
+
+def vocabulary(model: Any) -> int:
+    """Tokens that the model has a state for."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def longest(model: Any) -> int:

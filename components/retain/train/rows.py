@@ -1,5 +1,7 @@
 """The rows of a mixture as the training sees them."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +73,23 @@ def read_mixture(folder: Path, *, longest: int, pairs: bool = False) -> Mixture:
     """Rows of a ``mixture/`` (memory: all token ids); a row longer than ``longest`` tokens or without a single supervised token is refused."""
     info = artifacts.read_info(folder, "retain.mixture/1")
     kinds: dict[tuple[str, str], list[Row]] = {}
+    too_long: list[Row] = []
     for table in artifacts.read_tables(folder):
         for split, row in _rows(table, pairs, classified=bool(class_names(info))):
             for side in (row, *([row.rejected] if row.rejected else [])):
-                _check(side, longest, folder)
+                _check(side, folder)
+                too_long += [side] if len(side.input_ids) > longest else []
             kinds.setdefault((split, row.part), []).append(row)
+    if too_long:
+        raise _too_long(too_long, longest, folder)
     train = [row for (split, _), rows in kinds.items() if split == "train" for row in rows]
     if not train:
-        raise DataRefused("there is no row to train on", where=str(folder), expected="rows with split train")
+        raise DataRefused(
+            "there is no row to train on",
+            where=str(folder),
+            expected="rows with split train",
+            fix="look into the mix's report: what the checks refused, and what was set aside for validation",
+        )
     return Mixture(train, kinds.get(("validation", "target"), []), kinds.get(("validation", "replay"), []), info)
 
 
@@ -100,16 +111,34 @@ def _rows(table: Any, pairs: bool, *, classified: bool) -> Iterator[tuple[str, R
         yield split, row if other is None else row._replace(rejected=row._replace(input_ids=other, labels=other_labels))
 
 
-def _check(row: Row, longest: int, folder: Path) -> None:
+def _too_long(rows: list[Row], longest: int, folder: Path) -> DataRefused:
+    """All of them at once: a person should not meet one after the other."""
+    sources, most = Counter(row.source for row in rows), max(rows, key=lambda row: len(row.input_ids))
+    told = ", ".join(f"{count} of {source or 'an unnamed source'}" for source, count in sources.most_common())
+    return DataRefused(
+        "a row is longer than the model can read" if len(rows) == 1 else f"{len(rows)} rows are longer than the model can read", where=f"{folder}, row {most.id}",
+        got=f"{len(most.input_ids)} tokens in the longest; {told}", expected=f"at most {longest}", fix="lower template.max_seq_length",
+    )  # fmt: skip
+
+
+def check_tokens(rows: "Mixture", vocabulary: int, folder: Path) -> None:
+    """Refuse tokens that the model has no state for (on a GPU they would end the whole process), and weights that are none."""
+    for row in (*rows.train, *rows.target_validation, *rows.retention):
+        for side in (row, *([row.rejected] if row.rejected else [])):
+            low, high = int(side.input_ids.min()), int(side.input_ids.max())
+            if low < 0 or max(high, int(side.labels.max())) >= vocabulary:
+                raise DataRefused("a row has tokens that the model does not know", where=f"{folder}, row {row.id}", got=f"token {low if low < 0 else max(high, int(side.labels.max()))}", expected=f"0 to {vocabulary - 1}", fix="the rows were rendered for another model: run template and mix again")  # fmt: skip
+        if not 0 < row.weight < math.inf:
+            raise DataRefused("a row's weight is a number above 0", where=f"{folder}, row {row.id}", got=row.weight, fix="leave the row out to train without it")  # fmt: skip
+
+
+def _check(row: Row, folder: Path) -> None:
+    if len(row.input_ids) == 0:
+        raise DataRefused("a row has no tokens", where=f"{folder}, row {row.id}", fix="drop the row")
     if not (row.pair or row.classified) and len(row.labels) != len(row.input_ids):
         raise DataRefused(
             "a row was rendered for an encoder-decoder, and this model is not one", where=f"{folder}, row {row.id}",
             got=f"{len(row.input_ids)} tokens and {len(row.labels)} labels", fix="render the rows again for this model",
-        )  # fmt: skip
-    if len(row.input_ids) > longest:
-        raise DataRefused(
-            "a row is longer than the model can read", where=f"{folder}, row {row.id}", got=f"{len(row.input_ids)} tokens",
-            expected=f"at most {longest}", fix="lower template.max_seq_length",
         )  # fmt: skip
     if row.supervised == 0:
         raise DataRefused(

@@ -19,7 +19,7 @@ from retain.train import device as on_device
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import steady
 from retain.train.method_config import MUTATING_STARTS
-from retain.train.rows import Mixture, Row, class_names, read_mixture
+from retain.train.rows import Mixture, Row, check_tokens, class_names, read_mixture
 
 AUTO_EVALUATIONS = 4  # a run
 
@@ -79,6 +79,7 @@ def train(
     with on_device.explained(config, device):
         base = load.load_base(config, model_dir, device)
         rows = read_mixture(mixture, longest=load.longest(base), pairs=base.config.is_encoder_decoder)
+        check_tokens(rows, load.vocabulary(base), mixture)
         rules.check_rows(config, rows, str(mixture))
         run = _build(config, base, rows, checkpoints, model_dir, log, device)
         with _signals(run.engine):

@@ -30,7 +30,7 @@ def _stages(recipe: str, overrides: list[str] | None) -> dict[str, Any]:
         "compress",
         "publish",
     )
-    return dict(zip(names, outputs(resolve(load(recipe, overrides))), strict=True))
+    return dict(zip(names, outputs(resolve(load(recipe, overrides), alone=True)), strict=True))
 
 
 def _run(json: bool, door: Any, *arguments: Any, **named: Any) -> None:

@@ -79,3 +79,10 @@ def test_a_training_s_settings_that_cannot_act_are_refused_by_the_first_task(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve(load("quickstart", overrides))
+
+
+def test_what_no_run_can_merge_may_be_trained_by_itself(tiny_llama: Path) -> None:
+    recipe = load("quickstart", ["train.method=bottleneck", "train.lora={}", f"model.base_model={tiny_llama}"])
+    with pytest.raises(ConfigError, match="train it by itself with `retain train`"):
+        resolve(recipe)
+    assert resolve(recipe, alone=True).recipe.train.method == "bottleneck"
