@@ -59,6 +59,8 @@ def make(config: MergeConfig, base: Folder, adapters: Sequence[tuple[Adapter, fl
         changes.setdefault(HEAD, ())
         settings["tie_word_embeddings"] = False
         notes.append("the output head is written out: base and adapter treat it and the embedding differently")
+    elif head_is_tied:
+        changes.pop(HEAD, None)  # a whole model's second copy of its embedding
     layers = depth.stacks(base.place)
     files = {shard.path.name: [_job(config, base, name, name, changes, layers) for name in shard.specs] for shard in base.shards}  # fmt: skip
     if HEAD in changes and head_is_tied:
@@ -89,11 +91,19 @@ def _quantised_notes(adapters: Sequence[tuple[Adapter, float]]) -> list[str]:
 
 def _untied(adapters: Sequence[tuple[Adapter, float]], embedding: str) -> bool:
     """Whether training moved one end of a tied embedding without the other."""
-    return any(
+    return any(adapter.kind == "weights" and _own_head(adapter, embedding) for adapter, _ in adapters) or any(
         isinstance(delta, LowRank | Dora) or _is_saved_module(adapter, name)
         for adapter, _ in adapters if adapter.kind == "peft" and not adapter.settings.get("ensure_weight_tying")
         for name, delta in adapter.changes.items() if name in {HEAD, embedding}
     )  # fmt: skip
+
+
+def _own_head(adapter: Adapter, embedding: str) -> bool:
+    """Whether a whole model has a head that is not its embedding once more."""
+    head, words = (adapter.changes.get(name) for name in (HEAD, embedding))
+    if not (isinstance(head, Replace) and isinstance(words, Replace)):
+        return head is not None
+    return not head.folder.tensor(head.name).equal(words.folder.tensor(words.name))
 
 
 def _is_saved_module(adapter: Adapter, name: str) -> bool:

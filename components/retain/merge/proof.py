@@ -86,7 +86,7 @@ def _logits(
         warnings.simplefilter("ignore")  # peft warns of what its own merge would do to tied weights; none is done here
         attached, plain, layers = reference(config, base_dir, adapters, probes, merged)
     spread = float(attached.std())
-    difference, effect = (result - attached) / spread, (attached - plain) / spread
+    difference, effect = (result - attached) / spread, (attached[..., : plain.shape[-1]] - plain) / spread
     return {
         **shape, "reference": said, "largest_difference": float(difference.abs().max()),
         "rms_difference": _rms(difference), "adapter_effect": _rms(effect), "layers_recomputed": layers,
@@ -97,30 +97,19 @@ def _reference(
     config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], merged: Any
 ) -> tuple[Callable[..., Any] | None, str]:
     """(what computes the logits another way, what it is in words)."""
-    linear = config.method == "linear"
-    if linear and all(dense.replaces(a, base_dir, merged) for a, _ in adapters):
-        return _interpolated, "transformers, every changed tensor of the base recomputed on whole matrices"
-    if linear and all(_attachable(a, w * config.strength * config.first_layer) for a, w in adapters):
+    if config.method == "linear" and all(_attachable(a, w * config.strength * config.first_layer) for a, w in adapters):
         return _attached, "peft, adapter attached to the base, fp32"
-    if not linear and config.first_layer == 1 and all(dense.able(a, w) for a, w in adapters):  # at one strength only
-        return _combined, "peft's ΔW of every layer, combined on whole matrices, fp32"
+    if all(dense.able(a, base_dir) for a, _ in adapters):
+        return _redone, "every changed tensor computed again on whole matrices (peft's ΔW, safetensors' reader, fp64)"
     return None, "none: these changes cannot be attached to a base"
 
 
-def _interpolated(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
-    """As :func:`_attached`, for whole models (WiSE-FT); every changed tensor is compared, not some layers."""
+def _redone(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
+    """As :func:`_attached`, for what peft cannot run attached; every changed tensor is compared, not some layers."""
     base = _load(base_dir).eval()
-    plain = _forward(base, probes)
-    tensors = dense.interpolate(config, base, adapters, merged)
+    plain = _forward(base, probes.clamp(max=base.get_input_embeddings().weight.shape[0] - 1))
+    tensors = dense.redo(config, base, adapters, merged)
     return _forward(base, probes), plain, tensors
-
-
-def _combined(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
-    """As :func:`_attached`, for a method that peft cannot run attached: its arithmetic on whole matrices."""
-    base = _load(base_dir).eval()
-    plain = _forward(base, probes)
-    layers = dense.put_into(config, base, adapters)
-    return _forward(base, probes), plain, layers
 
 
 def _attachable(adapter: Adapter, weight: float) -> bool:
@@ -181,8 +170,6 @@ def widened() -> Any:
 
 def _attached(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adapter, float]], probes: "torch.Tensor", merged: Any) -> "tuple[torch.Tensor, torch.Tensor, int]":  # fmt: skip
     """(logits of base + adapters, logits of the base alone, layers recomputed); each changed layer gives base + λ · Σ w · (adapted − base)."""
-    from peft import PeftModel
-
     base = _load(base_dir).eval()
     rows = merged.get_input_embeddings().weight.shape[0]
     known = base.get_input_embeddings().weight.shape[0]
@@ -190,9 +177,7 @@ def _attached(config: MergeConfig, base_dir: Path, adapters: Sequence[tuple[Adap
         base.resize_token_embeddings(rows, mean_resizing=False)
     plain = _forward(base, probes.clamp(max=known - 1))
     names = [f"adapter{i}" for i in range(len(adapters))]
-    model = PeftModel.from_pretrained(base, str(adapters[0][0].path), adapter_name=names[0])
-    for name, (adapter, _) in list(zip(names, adapters, strict=True))[1:]:
-        model.load_adapter(str(adapter.path), adapter_name=name)
+    model = dense.attached(base, dict(zip(names, (adapter for adapter, _ in adapters), strict=True)))
     weights = {name: weight * config.strength for name, (_, weight) in zip(names, adapters, strict=True)}
     share = _by_depth(config, model)
     layers = _recomputed(model, merged, weights, share)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from retain.errors import ConfigError, IntegrityError
-from retain.merge import combine
+from retain.merge import again, combine
 from retain.merge.config import MergeConfig
 from retain.merge.work import merge
 
@@ -84,9 +84,31 @@ def test_a_wrong_combination_does_not_pass_its_proof(
     folder = base()
     pair = [(adapter(folder, seed=1), 0.5), (adapter(folder, seed=2), 0.5)]
     monkeypatch.setitem(stream.METHODS, "ties", lambda *given: 1.2 * combine.ties(*given))
-    monkeypatch.setattr("retain.merge.dense.METHODS", {"ties": combine.ties})
     with pytest.raises(IntegrityError, match="not base"):
         merge(MergeConfig(method="ties", **QUICK), folder, pair, tmp_path / "model")
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare", "slerp"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_second_way_gives_the_same(method: str, count: int) -> None:
+    """Blocks of any size, entries that cancel each other, changes that are alike, one that is nothing."""
+    import torch
+
+    if method == "slerp" and count != 2:
+        return
+    torch.manual_seed(count)
+    weights = [0.7, 0.3, 0.4][:count]
+    apart = [torch.randn(1000) for _ in range(count)]
+    alike = [apart[0] + 1e-3 * change for change in apart]
+    still = [torch.zeros(1000), *apart[1:]]
+    for changes in (apart, alike, still, [0.3 * apart[0], *(-0.7 * apart[0] for _ in apart[1:])]):
+        block = again.combined(method, changes, weights, 0.4, "7:w")
+        parts = [block(slice(first, first + 300)) for first in range(0, 1000, 300)]
+        doubt = torch.cat([torch.zeros_like(total, dtype=torch.bool) if d is None else d for total, d in parts])
+        wanted = combine.METHODS[method](changes, weights, 0.4, "7:w").double()
+        total = torch.cat([total for total, _ in parts])
+        torch.testing.assert_close(total[~doubt], wanted[~doubt], rtol=1e-4, atol=1e-6)
+        assert doubt.float().mean() <= (1 if changes is alike and method == "slerp" else 0.5 if method == "ties" else 0)
 
 
 @pytest.mark.parametrize("method", ["ties", "dare", "slerp"])
@@ -107,6 +129,7 @@ def test_whole_models_combine_as_task_vectors(
     config = MergeConfig(method=method, strength=0.8, density=0.4, **QUICK)
     result = merge(config, folder, pair, tmp_path / "model")
     assert result.changed_tensors == len(start)
+    assert result.adapter_effect > 100 * result.logit_difference
     for name, tensor in loaded(tmp_path / "model").state_dict().items():
         a, b = ((w[name] - start[name]).double().numpy() for w in models)
         if method == "dare":
@@ -116,6 +139,40 @@ def test_whole_models_combine_as_task_vectors(
             change = dense_ties(a, b, 0.7, 0.3, 0.4) if method == "ties" else dense_slerp(a, b, 0.3)
         wrong = np.abs(tensor.double().numpy() - start[name].double().numpy() - 0.8 * change) > 1e-5
         assert wrong.mean() <= (0.05 if method == "ties" else 0), name  # an entry at the limit may fall either way
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare", "slerp"])
+def test_whole_models_and_adapters_mix_and_are_proven(
+    method: str, base: Make, adapter: Make, loaded: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Rounded to bf16, by depth, with a head of its own beside a tied base; a fault of any one tensor is found and named."""
+    import torch
+    from safetensors.torch import save_file
+
+    from retain.merge import stream
+
+    folder = base(dtype="bfloat16", shard="20KB", tie_word_embeddings=True)
+    full = loaded(folder)
+    torch.manual_seed(3)
+    tuned = {n: (t.float() + 0.01 * torch.randn_like(t.float())).to(t.dtype) for n, t in full.state_dict().items()}
+    (tmp_path / "full").mkdir()
+    save_file(tuned, tmp_path / "full" / "model.safetensors")
+    pair = [(tmp_path / "full", 0.6), (adapter(folder), 0.4)]
+    config = MergeConfig(method=method, strength=0.8, first_layer=0.5, **QUICK)
+    result = merge(config, folder, pair, tmp_path / "model")
+    assert result.adapter_effect > 10 * result.logit_difference
+    assert not loaded(tmp_path / "model").config.tie_word_embeddings
+    logits = json.loads((tmp_path / "model" / "proof.json").read_text())["logits"]
+    assert logits["layers_recomputed"] == len(tuned)
+    right = stream.Worker._change
+
+    def wrong(self: Any, job: Any, *given: Any) -> Any:
+        return right(self, job, *given) * (20 if job.name == "model.layers.1.post_attention_layernorm.weight" else 1)
+
+    monkeypatch.setattr(stream.Worker, "_change", wrong)
+    with pytest.raises(IntegrityError, match="not base") as caught:
+        merge(config, folder, pair, tmp_path / "again")
+    assert "model.layers.1.post_attention_layernorm" in str(caught.value)
 
 
 def test_dare_keeps_the_mean_and_its_seed() -> None:

@@ -250,6 +250,31 @@ def test_changed_weights_interpolate_with_the_base(base: Make, loaded: Loaded, t
             torch.testing.assert_close(tensor, wanted, rtol=1e-6, atol=1e-7)
 
 
+def test_a_whole_models_second_copy_of_its_embedding_leaves_a_tied_base_tied(
+    base: Make, loaded: Loaded, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    folder = base(tie_word_embeddings=True)
+    moved = {name: tensor + 0.01 for name, tensor in loaded(folder).state_dict().items()}
+    (tmp_path / "tuned").mkdir()
+    save_file(moved, tmp_path / "tuned" / "model.safetensors")
+    assert "lm_head.weight" in moved
+    result = merge(MergeConfig(strength=0.5, **QUICK), folder, [(tmp_path / "tuned", 1.0)], tmp_path / "model")
+    assert loaded(tmp_path / "model").config.tie_word_embeddings
+    assert result.logit_difference < 1e-5 < result.adapter_effect
+
+
+def test_whole_models_with_new_words_are_proven(base: Make, loaded: Loaded, tmp_path: Path) -> None:
+    folder = base()
+    model = loaded(folder)
+    model.resize_token_embeddings(100, mean_resizing=False)
+    model.save_pretrained(str(tmp_path / "tuned"), state_dict={n: t + 0.01 for n, t in model.state_dict().items()})
+    result = merge(MergeConfig(strength=0.5, **QUICK), folder, [(tmp_path / "tuned", 1.0)], tmp_path / "model")
+    assert loaded(tmp_path / "model").config.vocab_size == 100
+    assert result.logit_difference < 1e-5 < result.adapter_effect
+
+
 def test_a_wrong_interpolation_does_not_pass_its_proof(
     base: Make, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
