@@ -55,7 +55,7 @@ def run(config: MergeConfig, base: Folder, files: dict[str, list[Job]], target: 
     total = sum(output.size for output in outputs.values()) >> 20
     try:
         with Progress("merge", total=total, unit="MiB") as progress, ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as hashers:  # fmt: skip
-            units = {name: [(unit, pool.submit(worker.do, outputs[name], *unit)) for job in jobs for unit in units_of(job)] for name, jobs in files.items()}  # fmt: skip
+            units = {name: [(unit, pool.submit(worker.do, outputs[name], *unit)) for job in jobs for unit in units_of(config, job)] for name, jobs in files.items()}  # fmt: skip
             try:
                 hashes = {name: hashers.submit(_hash, outputs[name], units[name], progress) for name in files}
                 sha256 = {name: future.result() for name, future in hashes.items()}
@@ -81,11 +81,16 @@ def base_metadata(base: Folder, name: str) -> dict[str, str]:
 Unit = tuple[Job, int, int]
 
 
-def units_of(job: Job) -> Iterator[Unit]:
+def in_one(config: MergeConfig, job: Job) -> bool:
+    """Whether a tensor's rows cannot be computed alone: TIES ranks, DARE draws and SLERP measures whole changes."""
+    return bool(job.changes) and (config.method != "linear" or any(delta.whole for delta, _ in job.changes))
+
+
+def units_of(config: MergeConfig, job: Job) -> Iterator[Unit]:
     """(job, first row, rows) of all of a tensor: one unit where rows cannot be computed alone."""
     rows = job.shape[0] if job.shape else 1
     size = max(1, job_bytes(job) // max(rows, 1))
-    step = rows if any(delta.whole for delta, _ in job.changes) else max(1, UNIT_BYTES // size)
+    step = rows if in_one(config, job) else max(1, UNIT_BYTES // size)
     for first in range(0, max(rows, 1), max(step, 1)):
         yield job, first, min(step, rows - first)
 
@@ -127,9 +132,8 @@ class Worker:
         self.combine = METHODS[config.method]
 
     def do(self, output: Sink, job: Job, first: int, rows: int) -> Moved:
-        whole = bool(job.changes) and (self.config.method != "linear" or any(delta.whole for delta, _ in job.changes))
         columns = job_bytes(job) // BYTES[job.dtype] // max(job.shape[0] if job.shape else 1, 1)
-        step = rows if whole else max(1, (self.config.block_mib << 20) // (4 * max(columns, 1)))
+        step = rows if in_one(self.config, job) else max(1, (self.config.block_mib << 20) // (4 * max(columns, 1)))
         moved = Moved()
         for at in range(first, first + rows, step):
             moved.add(self._block(output, job, at, min(step, first + rows - at)))

@@ -47,7 +47,7 @@ class Dial:
             jobs = [job for jobs in made.files.values() for job in jobs if job.changes or job.name in change.changes]
             worker, weights = Worker(merge, base), Weights(engine.model)
             with ThreadPoolExecutor(WORKERS) as pool:
-                units = [pool.submit(worker.do, weights, *unit) for job in jobs for unit in units_of(job)]
+                units = [pool.submit(worker.do, weights, *unit) for job in jobs for unit in units_of(merge, job)]
                 for done in units:
                     done.result()
         finally:

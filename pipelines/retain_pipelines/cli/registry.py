@@ -33,7 +33,9 @@ def pull(
     from retain.publish import registry
 
     pulled = registry.pull(name, which, out, public_key=Path(public_key) if public_key else None)
-    emit(asdict(pulled), json, f"{name} version {pulled.version} → {out}  {pulled.digest}  signature: {pulled.signature}")
+    emit(
+        asdict(pulled), json, f"{name} version {pulled.version} → {out}  {pulled.digest}  signature: {pulled.signature}"
+    )
 
 
 def promote(
