@@ -36,7 +36,7 @@ def general_text(material: Material) -> str:
         why = scores.get("signals_left_out", "")
         return f'<h2>General text</h2><p class="soft">Not compared: {esc(why)}.</p>' if why else ""
     lead = (
-        f"On {found['tokens']:,.0f} tokens of general rows that nobody trained on. Against it benchmarks are coarse: here every token counts. "
+        f"On {found['tokens']:,.0f} tokens of general rows that nobody trained on. Every token counts here, so this moves before a benchmark's answers flip. "
         f"It warns (rise above {material.verdict['policy'].get('warn_rise_nats', 0):g} nats) and decides nothing."
     )
     rows = [
