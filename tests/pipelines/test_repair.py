@@ -69,7 +69,7 @@ def test_the_repair_is_in_report_card_and_lineage(hasty: dict[str, Any]) -> None
     assert "<h2>Repair without training</h2>" in Path(hasty["report"]).read_text(encoding="utf-8")
     strength = f"{hasty['repair']['chosen']['strength']:g}"
     published = Path(hasty["published"]["source"].removeprefix("file://"))
-    assert f"- adapter strength: {strength} (reduced, so that less is forgotten)" in (published / "README.md").read_text()  # fmt: skip
+    assert f"- adapter strength: {strength} (a part of the change, so that less is forgotten)" in (published / "README.md").read_text()  # fmt: skip
     assert json.loads((published / "lineage.json").read_text())["facts"]["strength"] == strength
 
 

@@ -78,7 +78,7 @@ def _verdict(verdict: Mapping[str, Any], evidence: str) -> Node:
     facts = {"verdict": verdict["verdict"], "policy": verdict["policy_digest"], "attempt": verdict.get("attempt", "")}
     against = tuple(Node("baseline", b["digest"], {"role": b["role"]}) for b in verdict["baselines"])
     scores = (Node("scores", evidence, {"form": "item by item, in evidence.json"}),) if evidence else ()
-    waived = tuple(_waiver(w) for w in verdict.get("waivers", []) if w["holds"])
+    waived = tuple(_waiver(w) for w in verdict.get("waivers", []) if w.get("holds", True))
     return Node("verdict", verdicts.digest_of(verdict), _facts(facts), (*scores, *against, *waived))
 
 
@@ -101,17 +101,24 @@ def from_dict(value: Mapping[str, Any]) -> Node:
 
 
 def tree(node: Node) -> str:
-    """The lineage as lines: what, the first twelve digits of its digest, its facts; indented by descent."""
-    return "\n".join(_lines(node, "", ""))
+    """The lineage as lines: what, the first twelve digits of its digest, its facts; indented by descent. What two were made
+    from is told once."""
+    return "\n".join(_lines(node, "", "", set()))
 
 
-def _lines(node: Node, before: str, below: str) -> Iterable[str]:
+def _lines(node: Node, before: str, below: str, told: set[tuple[str, str]]) -> Iterable[str]:
     short = node.digest.removeprefix("sha256:")[:12]
     facts = ", ".join(f"{key} {_short(value)}" for key, value in node.facts.items())
-    yield before + " ".join(part for part in (node.kind, short, f"({facts})" if facts else "") if part)
+    again = bool(node.made_from) and (node.kind, node.digest) in told
+    yield before + " ".join(
+        part for part in (node.kind, short, f"({facts})" if facts else "", "as above" * again) if part
+    )
+    told.add((node.kind, node.digest))
+    if again:
+        return
     for i, child in enumerate(node.made_from):
         last = i == len(node.made_from) - 1
-        yield from _lines(child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
+        yield from _lines(child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "), told)
 
 
 def _short(value: str) -> str:

@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote
@@ -149,8 +150,9 @@ def compare(wanted: Mapping[str, str], got: Mapping[str, str], where: str) -> No
 def _sweep(place: Path) -> None:
     """Take away what killed publishers of this model left; what was written to within a day may still be at work."""
     for old in place.parent.glob(f"{place.name}.*.partial"):
-        if max(p.stat().st_mtime for p in [old, *old.rglob("*")]) < time.time() - STALE_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its publisher is done at this moment
+            if max(p.stat().st_mtime for p in [old, *old.rglob("*")]) < time.time() - STALE_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _aside(path: Path) -> Path:

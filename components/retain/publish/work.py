@@ -76,7 +76,9 @@ def _beside(model: Path, name: str) -> dict[str, Any]:
 def _extras(
     config: PublishConfig, model: Path, said: Mapping[str, Any], recipe: Mapping[str, Any], node: lineage.Node
 ) -> dict[str, bytes]:
-    text = card(config, said, {name: _beside(model, name) for name in ("proof", "compression")}, recipe, node)
+    text = card(
+        config, said, {name: _beside(model, name) for name in ("proof", "compression", "manifest")}, recipe, node
+    )
     made = {"README.md": text.encode(), "lineage.json": digest.canonical_json(lineage.as_dict(node)).encode(), "verdict.json": digest.canonical_json(dict(said)).encode()}  # fmt: skip
     kept = {
         name: (model / name).read_bytes()

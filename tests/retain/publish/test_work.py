@@ -53,6 +53,27 @@ def test_the_registered_files_are_the_gated_ones(model: Path, judged: Judged, re
         assert fact in text
 
 
+def test_card_and_tree_of_several_adapters_say_each_thing_once_and_where_it_comes_from(
+    model: Path, judged: Judged, recipe: dict[str, Any]
+) -> None:
+    training = {"method": "lora", "mixture_digest": "sha256:" + "4" * 64}
+    merged = [{"digest": "sha256:" + n * 64, "weight": w, "kind": "peft", "training": training} for n, w in (("1", 0.7), ("2", 0.3))]  # fmt: skip
+    made = {"files": digest.model_manifest(model), "base_digest": "sha256:" + "b" * 64, "method": "ties", "strength": 1.2, "adapters": merged}  # fmt: skip
+    (model / "manifest.json").write_text(json.dumps({"schema": "retain.manifest/1", **made}))
+    logits = {"adapter_effect": 0.1, "rms_difference": 0.001, "allowed": 0.02}
+    (model / "proof.json").write_text(json.dumps({"schema": "retain.proof/1", "strength": 1.2, "changed_tensors": 3, "logits": logits}))  # fmt: skip
+    row = {"name": "core_facts", "metric": "acc", "n": 400, "base": 0.61, "tuned": 0.61, "drop_points": 0.0, "low": -0.4, "high": 0.4}  # fmt: skip
+    lora = {**recipe, "train": {**recipe["train"], "num_train_epochs": 2.0, "lora": {"r": 8.0, "alpha": 16.0}}}
+    done = publish(PublishConfig(name="the orders"), model, judged(model, benchmarks=[row]), recipe=lora)
+    text = (place(done.source) / "README.md").read_text()
+    for fact in (
+        "| core_facts | acc | 400 | 61.0 | 61.0 | +0.0 | -0.4 to +0.4 |", "error rate of 5 %", "epochs: 2\n", "rank 8, alpha 16", "2 merged into one by ties, weights 0.7, 0.3",
+        "strength: 1.2 (more than was trained)", f"retain pull 'the orders' --version {done.digest}", "mixture 444444444444 as above",
+    ):  # fmt: skip
+        assert fact in text, fact
+    assert text.count("orders.jsonl") == 1
+
+
 def test_a_second_run_changes_nothing_and_a_second_model_is_a_second_version(
     model: Path, judged: Judged, another: Another
 ) -> None:
