@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run test test-slow test-docker check bench evidence-methods images image-base compile docs chart locks clean
+.PHONY: help setup run test test-slow test-docker check bench bench-gpu evidence-methods images image-base compile docs chart locks clean
 help:      ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
 setup: $(VENV)/.ready ## a virtual environment with everything, from pinned versions
@@ -33,7 +33,9 @@ test-docker: setup ## the whole pipeline in the containers of `make images`, bes
 check: setup ## ruff, mypy and the rule of the faces
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/pipelines/test_faces.py
 bench: setup ## speed and memory beside a peer, in one run
-	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+	for bench in $(filter-out %_gpu.py,$(wildcard tests/bench/bench_*.py)); do $(BIN)/python $$bench || exit 1; done
+bench-gpu: setup ## on a CUDA GPU: an 8B model's speed and memory in training (T2, T3), the plan's peaks, every method, the scorer
+	$(BIN)/python tests/bench/bench_gpu.py
 evidence-methods: setup ## what each method learns and forgets, into pipelines/EVIDENCE.md (real data; goes on where it was killed)
 	$(BIN)/python tests/bench/evidence_methods.py --main-seeds 3
 images: setup ## build retain-cpu and retain-gpu with this machine's container engine (BASE= WHEELS= CA= INDEX= NETWORK=)

@@ -16,6 +16,7 @@ from retain.errors import ConfigError
 from retain.steps import say
 from retain.train import batches, load, places, rules, speed
 from retain.train import device as on_device
+from retain.train.attention import VARLEN
 from retain.train.config import BESIDE_THE_RECIPE, TrainConfig, rate
 from retain.train.memory import steady
 from retain.train.method_config import MUTATING_STARTS
@@ -129,9 +130,12 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     place = places.Place(config.checkpoint_uri, folder, key)
     artifacts.check_writable(place.folder)
     place.fetch()
+    choices = speed.choose(config, rows.train, model_dir, device)
+    if base.config._attn_implementation == VARLEN:
+        choices = replace(choices, why=(*choices.why, "packed rows go through attention in one call (torch's varlen)"))
     plan = Plan(
         steps, sample(rows.target_validation, config), sample(rows.retention, config),
-        (evaluate, evaluate if config.save_steps == "auto" else int(config.save_steps)), place, log, speed.choose(config, rows.train, model_dir, device),
+        (evaluate, evaluate if config.save_steps == "auto" else int(config.save_steps)), place, log, choices,
     )  # fmt: skip
     watch = Watch(History(), config.early_stopping, config.divergence_nats, len(steps), rate(config))
     found = checkpoints.find(config.resume, place.folder, key)
