@@ -1,6 +1,6 @@
 """S4's noise floor: how far bf16 takes our scorer, and lm-eval's `hf` at each batch size, from lm-eval's own answers in fp32.
 
-    python tests/bench/bench_precision.py [--model DIR] [--items 400] [--batches 1,8,16,32]
+    python tests/bench/bench_precision.py [--model DIR] [--items 100] [--batches 1,8,16]
 
 The weights are the same on all sides (bf16 ones, computed in bf16 or fp32), and so are the requests. A choice is the answer with the
 highest log-likelihood. The first table holds each side against fp32, the second counts the items on which two sides choose differently.
@@ -43,8 +43,8 @@ def choices(asked: Sequence[Any], values: np.ndarray) -> np.ndarray:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="folder of a model; empty: the shipped example's base")
-    parser.add_argument("--items", type=int, default=400, help="items of each task")
-    parser.add_argument("--batches", type=lambda text: [int(size) for size in text.split(",")], default=[1, 8, 16, 32])
+    parser.add_argument("--items", type=int, default=100, help="items of each task")
+    parser.add_argument("--batches", type=lambda text: [int(size) for size in text.split(",")], default=[1, 8, 16])
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     if not machine.DATA.is_dir():

@@ -94,6 +94,21 @@ class Sides:
             asked
         )
 
+    def operations(self, asked: Sequence[Any], size: int | str) -> float:
+        """How many times as many multiplications lm-eval's batches of ``size`` take (padding and its output layer at every token included)."""
+        if not isinstance(size, int):
+            return float("nan")
+        engine = Engine(self.own, self.tokenizer, batch_tokens=place.BATCH_TOKENS[self.own.device.type])
+        found = engine._encoded(asked)
+        head = self.model.get_output_embeddings().weight.numel()
+        trunk = sum(p.numel() for p in self.model.parameters()) - self.model.get_input_embeddings().weight.numel()
+        trunk -= 0 if self.model.config.tie_word_embeddings else head
+        lengths = sorted((len(request.inputs(engine.max_length)) for request in found), reverse=True)
+        theirs = sum(lengths[i] * len(lengths[i : i + size]) for i in range(0, len(lengths), size)) * (trunk + head)
+        batches = engine.scorer.plan(found).batches
+        ours = sum(len(batch) * max(len(row.tokens) for row in batch) for batch in batches) * trunk
+        return theirs / (ours + sum(row.n_scored for batch in batches for row in batch) * head)
+
     def choose(self, asked: Sequence[Any]) -> dict[int | str, Timed]:
         """lm-eval at every batch size; the fastest is remembered."""
         tried = {size: timed(lambda size=size: self.theirs(asked, size)) for size in self.batches}
@@ -145,7 +160,7 @@ def scoring(arguments: argparse.Namespace, dtype: str) -> int | str:
         apart, other, count = agreement(asked, ours.answers, theirs.answers)
         few = first(asked, max(items // 4, 4))
         own = agreement(few, tried[SELF[0]].answers, tried[SELF[1]].answers)
-        note = f"{apart:.2g} nats apart, {other}/{count} choices differ (lm-eval with itself at batch 1 and 16: {own[0]:.2g}, {own[1]}/{own[2]}); batch {sides.best}"
+        note = f"{apart:.2g} nats apart, {other}/{count} choices differ (lm-eval with itself at batch 1 and 16: {own[0]:.2g}, {own[1]}/{own[2]}); batch {sides.best}; {sides.operations(asked, sides.best):.2f}× as many operations"
         what = f"{task} {shots}-shot{' fixed' if shots and fewshot == 'first' else ''} {dtype} n={count}"
         row(name, what, theirs, ours, note)
         sizes.append(sides.best)
