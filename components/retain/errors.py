@@ -35,8 +35,9 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-# A user is told from a model's name (mlflow://model@alias) by its password, or by the host that follows.
-_USER = re.compile(r"(?<=://)[^/\s@]*(?::[^/\s@]*@|@(?=[^/\s]*[./:]))")
+# A password is told from a port, and may hold a slash (AWS's do); a user alone from a model's name (mlflow://model@alias) by
+# the host that follows.
+_USER = re.compile(r"(?<=://)(?:[^/\s@:]*:(?!\d+(?:/|$))[^\s@]*@|[^/\s@]*@(?=[^/\s]*[./:]))")
 _SIGNED = re.compile(
     r"(?<=[^\s?])\?[^\s\"']*(?:signature|credential|token|secret|password|sig)=[^\s\"']*", re.IGNORECASE
 )

@@ -6,6 +6,7 @@ Credentials come from where boto3 looks (environment, files, the pod's identity)
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ ATTEMPTS = 6  # botocore's adaptive mode: 5xx, resets and throttling are tried a
 def split(uri: str) -> tuple[str, str]:
     """``s3://bucket/a/b`` → ``("bucket", "a/b")``."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise ConfigError("this s3 address has no bucket", got=uri, expected="s3://bucket/path")
+    if not re.fullmatch(r"[\w.-]{1,255}", bucket):
+        raise ConfigError("this s3 address has no bucket", got=uri, expected="s3://bucket/path; keys come from the environment or from files")  # fmt: skip
     return bucket, key.strip("/")
 
 

@@ -67,7 +67,7 @@ def history(name: Name, json: Json = False) -> None:
 
     entries = registry.history(name)
     lines = [f"{e.version:>4}  {e.created}  {e.verdict:<14} {e.digest[:19]}  {'; '.join(_happened(e))}".rstrip() for e in entries]  # fmt: skip
-    emit([asdict(entry) for entry in entries], json, "\n".join(lines) or "no version yet")
+    emit([asdict(entry) for entry in entries], json, "\n".join(lines) or f"no version of {name} yet")
 
 
 def _happened(entry: "Entry") -> Iterator[str]:

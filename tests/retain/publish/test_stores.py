@@ -14,6 +14,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -249,3 +250,28 @@ def test_weights_that_lay_in_a_common_place_are_published_and_signed_as_they_wer
     assert done.digest == digest.of_model(place) == gated
     assert not any(path.is_symlink() for path in place.rglob("*"))
     signing.verify(place, digest.model_manifest(place), public)
+
+
+def test_keys_revoked_in_the_middle_of_an_upload_leave_no_version_and_new_ones_finish_it(
+    s3: str, model: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retain import s3 as house
+
+    real, verdict, sent = house._at_once, judged(model), list[Path]()
+
+    def revoked(client: Any, place: dict[str, str], file: Path) -> None:
+        if len(sent) == 2:
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "revoked")
+            client = house.client()
+        sent.append(file)
+        real(client, place, file)
+
+    monkeypatch.setattr(house, "_at_once", revoked)
+    config = PublishConfig(name="orders", store="s3://models/revoked")
+    with pytest.raises(EnvironmentFault, match="refuses these credentials"):
+        publish(config, model, verdict)
+    assert len(sent) == 3
+    assert open_registry("orders").all() == []
+    monkeypatch.setattr(house, "_at_once", real)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    assert publish(config, model, verdict).version == 1
