@@ -66,7 +66,7 @@ def packed_attention(
     """query [1, H, T, D], key and value [1, H', T, D] → ([1, T, H, D], None): causal attention inside each row."""
     import torch
 
-    if lengths is None or kwargs.get("softcap") or kwargs.get("s_aux") is not None:
+    if _foreign(lengths, attention_mask, kwargs):
         raise ConfigError(
             "this model's attention cannot work on packed rows",
             got=type(module).__name__,
@@ -86,25 +86,24 @@ def varlen_attention(
 ) -> tuple["torch.Tensor", None]:  # fmt: skip
     """The same in one call; what the kernel cannot do (dropout, odd widths of a head) goes row by row."""
     width = query.shape[-1]
-    if (
-        lengths is None
-        or dropout
-        or width % 8
-        or width > 256
-        or value.shape[-1] != width
-        or kwargs.get("softcap")
-        or kwargs.get("s_aux") is not None
-    ):
+    fits = not dropout and width % 8 == 0 and width <= 256 and value.shape[-1] == width
+    if not fits or _foreign(lengths, attention_mask, kwargs):
         return packed_attention(module, query, key, value, attention_mask, dropout, scaling, sliding_window, lengths, **kwargs)  # fmt: skip
     from torch.nn.attention.varlen import varlen_attn
 
-    starts, longest = _starts(tuple(lengths), query.device), max(lengths)
+    rows = tuple(lengths or ())
+    starts, longest = _starts(rows, query.device), max(rows)
     seen = (sliding_window - 1 if sliding_window else -1, 0)  # tokens to the left beside its own
     out = varlen_attn(
         *(x[0].transpose(0, 1) for x in (query, key, value)), starts, starts, longest, longest,
         scale=scaling, window_size=seen, enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
     return out[None], None
+
+
+def _foreign(lengths: list[int] | None, mask: Any, more: dict[str, Any]) -> bool:
+    """Whether a model does more than attend to what is before it: a mask of its own (a sparse choice, say), a soft cap, sinks."""
+    return lengths is None or mask is not None or bool(more.get("softcap")) or more.get("s_aux") is not None
 
 
 @lru_cache(maxsize=4)

@@ -19,6 +19,10 @@ ROWS = (
 )  # tokens: the second is longer than the kernel of any convolution in use, and both cost one pass over the weights
 
 
+# What a model says that does not pass ``lengths`` on or does without a mask what it does with one; `packed_attention`'s own refusal.
+MISFITS = (ConfigError, AttributeError, IndexError, RuntimeError, TypeError, ValueError)
+
+
 class Apart(NamedTuple):
     """Distances between final states as a share of their length, of the worst token."""
 
@@ -60,12 +64,9 @@ def _wrong(model: Any, kernel: str) -> str:
         apart = distance(model, kernel)
         if kernel == attention.VARLEN:
             _backward(model)
-    except (
-        ConfigError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:  # attention that `packed_attention` refuses, a model that does not pass ``lengths`` on
+    except torch.OutOfMemoryError:
+        raise
+    except MISFITS as error:
         return str(error).splitlines()[0]
     limits = bounds(model)
     if apart.alone <= limits.alone and apart.other <= limits.other:

@@ -89,6 +89,13 @@ def test_families_beside_llama(name: str, changes: dict[str, Any], packs: bool) 
     assert packing.settle(model)[0] is packs
 
 
+def test_a_mask_of_the_model_s_own_is_not_passed_over() -> None:
+    query = torch.randn(1, 2, 17, 8)
+    for attend in (attention.packed_attention, attention.varlen_attention):
+        with pytest.raises(ConfigError, match="cannot work on packed rows"):
+            attend(None, query, query, query, torch.ones(1, 1, 17, 17), scaling=0.3, lengths=[6, 11])
+
+
 def test_the_kernel_for_gpus_is_asked_for_what_it_takes() -> None:
     """Shapes, types and devices of FlashAttention's varlen call, forward and backward, on tensors without numbers."""
     query, key, value = (torch.empty(1, heads, 17, 16, device="meta", dtype=torch.bfloat16, requires_grad=True) for heads in (4, 2, 2))  # fmt: skip
