@@ -11,6 +11,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from retain.errors import ConfigError, EnvironmentFault
+from retain.score import selfcheck
 from retain.score.forward import not_a_number, out_of_memory
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def until(
         members.sort(key=lambda i: (-len(prompts[i]), list(prompts[i])))
         start = 0
         while start < len(members):
-            batch = members[start : start + _rows(engine, prompts[members[start]], settings[members[start]])]
+            room = _room(settings[members[start]])
+            batch = members[start : start + _rows(engine, prompts[members[start]], room)]
+            batch = batch[: _together(engine, [len(prompts[i]) for i in batch], room)]
             try:
                 found = _generate(
                     engine, [list(prompts[i]) for i in batch], settings[batch[0]], [name(i) for i in batch]
@@ -90,9 +93,25 @@ def _alike(settings: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
     return groups
 
 
-def _rows(engine: "Engine", longest: Sequence[int], setting: dict[str, Any]) -> int:
-    room = normalize_gen_kwargs(setting, DEFAULT_MAX_TOKENS)["max_gen_toks"]
+def _room(setting: dict[str, Any]) -> int:
+    return int(normalize_gen_kwargs(setting, DEFAULT_MAX_TOKENS)["max_gen_toks"])
+
+
+def _rows(engine: "Engine", longest: Sequence[int], room: int) -> int:
     return max(1, min(ROWS_AT_MOST, BUDGETS[engine.device.type] * engine.scorer.budget // (len(longest) + room)))
+
+
+def _together(engine: "Engine", lengths: list[int], room: int) -> int:
+    """How many prompts, the longest first, may share a batch: of one length where the model would see the padding, or while an
+    answer of ``room`` tokens may pass the length from which LongRoPE turns all rows by other angles."""
+    limit = selfcheck.first_context(engine.model.config.get_text_config()) or selfcheck.UNBOUNDED
+
+    def kind(length: int) -> tuple[bool, int]:
+        passes = length <= limit < length + room
+        return length > limit, 0 if engine.mixes_lengths and not passes else length
+
+    kinds = [kind(length) for length in lengths] if len(set(lengths)) > 1 else lengths
+    return next((i for i, one in enumerate(kinds) if one != kinds[0]), len(kinds))
 
 
 def _shrink(engine: "Engine", batch: list[int], error: BaseException) -> None:

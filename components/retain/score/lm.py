@@ -5,6 +5,7 @@ so that the same numbers come out; what is asked once is computed once (plan.py,
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -73,6 +74,11 @@ class Engine(LM):
             if answer.truncated:
                 self.truncated.add((request.task_name, request.doc_id))
         return [answer.text for answer in found]
+
+    @cached_property
+    def mixes_lengths(self) -> bool:
+        """Whether prompts of several lengths may be continued in one batch: an encoder's are padded on the right."""
+        return self.encoder_decoder or selfcheck.pads_unseen(self.model)
 
     # ------------------------------------------------------------------ tokens
     @property

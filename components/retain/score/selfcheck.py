@@ -3,11 +3,14 @@
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retain.errors import ConfigError
 from retain.score.forward import Scorer
 from retain.score.plan import Request, Row
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
@@ -37,13 +40,13 @@ def deepest_tree(config: Any) -> int:
     kinds = getattr(text, "layer_types", None)
     if kinds and not MASKED.issuperset(kinds):
         return 0
-    lengths: list[Any] = [_first_context(text)]
+    lengths: list[Any] = [first_context(text)]
     if not kinds or any(kind != "full_attention" for kind in kinds):
         lengths += [getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None, getattr(text, "attention_chunk_size", None)]  # fmt: skip
     return min((int(size) for size in lengths if size), default=UNBOUNDED)
 
 
-def _first_context(text: Any) -> int:
+def first_context(text: Any) -> int:
     """Tokens up to which LongRoPE keeps its first angles; 0 for other models."""
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]
@@ -59,14 +62,34 @@ def need_causal(model: Any) -> None:
     padding would move them."""
     import torch
 
-    texts = torch.tensor([[5, 6, 7], [5, 6, 8]], device=model.device)
-    with torch.inference_mode():
-        one, two = (model(input_ids=text[None], use_cache=False).logits[0, :2].float() for text in texts)
-    if bool((one - two).abs().max() > (AHEAD * one.std() if _rounds_together(model) else 0.0)):
+    if not _same(model, torch.tensor([[5, 6, 7], [5, 6, 8]]), torch.ones(1, 3, dtype=torch.long), slice(0, 2)):
         raise ConfigError(
             "this model sees the tokens it should predict", where="model.base_model", got=type(model).__name__,
             expected="a causal language model, or an encoder–decoder", fix="choose a model that writes text from left to right",
         )  # fmt: skip
+
+
+def pads_unseen(model: Any) -> bool:
+    """Whether a masked token on the left changes nothing (RWKV takes it into its state): only then may prompts of several lengths be
+    continued together."""
+    import torch
+
+    return _same(model, torch.tensor([[5, 6, 7, 8], [9, 6, 7, 8]]), torch.tensor([[0, 1, 1, 1]]), slice(1, 4))
+
+
+def _same(model: Any, texts: "torch.Tensor", mask: "torch.Tensor", places: slice) -> bool:
+    """Whether two texts [2, n] under one mask [1, n] give the same logits at ``places``, bit by bit where the model allows it."""
+    import torch
+
+    with torch.inference_mode():
+        one, two = (
+            model(input_ids=text[None].to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+            .logits[0, places]
+            .float()
+            for text in texts
+        )
+    # What is no number is refused later, with the item's name.
+    return not bool((one - two).abs().max() > (AHEAD * one.std() if _rounds_together(model) else 0.0))
 
 
 def agrees(scorer: Scorer, requests: Sequence[Request]) -> bool:
