@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retain.score.tasks import Keep, Leaf
 
 Role = Literal["base", "candidate", "champion", "repaired", "compressed"]
-ENGINE, ENGINE_VERSION = "retain", "2"
+ENGINE, ENGINE_VERSION = "retain", "3"
 TOKENS: dict[str, dict[str, list[int]]] = {}  # tokenizer digest → text → tokens: base and candidate share them
 Records = list[dict[str, Any]]
 
