@@ -19,9 +19,8 @@ UNBOUNDED = 1 << 30
 # where branches see each other, positions count along the row, or a window is overlooked; fp16 rounds eight times finer.
 TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1, "float16": 0.02}
 CHOICES, COMPARED = 8, 2  # of an item: in the tree, and scored alone beside it
-AHEAD = (
-    0.05  # of the logits' spread: above what rounding does to a causal model, far below what a token does to an encoder
-)
+# Of the logits' spread, where tokens may round one another: far below what a token ahead does to an encoder.
+AHEAD = 0.05
 PIECE = 8  # tokens of a context and of an answer on which a model's branches and positions are tried
 # Kinds of layers that see tokens through a mask alone; others carry a state along the row, or look up places in it.
 MASKED = {"full_attention", "sliding_attention", "chunked_attention", "attention", "moe"}
@@ -124,10 +123,10 @@ def agrees(scorer: Scorer, requests: Sequence[Request]) -> bool:
 
 def _fault(scorer: Scorer, requests: Sequence[Request]) -> str:
     """What of a tree this model does not keep to, tried on a short piece of an item; empty: nothing."""
-    request = max(requests, key=lambda request: min(len(request.continuation), PIECE))
-    start, answer = request.context[-PIECE:], request.continuation[:PIECE]
-    if len(answer) == 1:
-        return ""  # answers of one token make no branches
+    start, answer = (
+        requests[0].context[-PIECE:],
+        (requests[0].continuation * PIECE)[:PIECE],
+    )  # also where answers are letters
     plain, other = (_branches(scorer, start, answer, token) for token in (1, 2))
     allowed = TOLERANCE[_dtype(scorer)] * len(answer) if _rounds_together(scorer.model) else 0.0
     if max(abs(one - two) for one, two in zip(plain, other, strict=True)) > allowed:

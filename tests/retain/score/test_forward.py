@@ -98,7 +98,9 @@ def test_trees_are_used_where_they_are_valid_and_only_there() -> None:
 @pytest.mark.parametrize(("family", "fault"), [("mpt", "positions cannot be set"), ("falcon_h1", "a branch sees its neighbours"), ("mixtral", ""), ("gemma2", "")])  # fmt: skip
 def test_a_model_that_keeps_to_no_tree_is_found_out_bit_by_bit(family: str, fault: str) -> None:
     """MPT counts positions by the place in the row, Falcon-H1 carries a state along it: also in bf16, where rounding hides small faults."""
-    assert selfcheck._fault(Scorer(build(family).to(torch.bfloat16), max_length=256, budget=256), requests()) == fault
+    made = Scorer(build(family).to(torch.bfloat16), max_length=256, budget=256)
+    letters = [Request(one.context, one.continuation[:1], one.group) for one in requests()]
+    assert [selfcheck._fault(made, asked) for asked in (requests(), letters)] == [fault, fault]
 
 
 def test_numbers_alone_would_not_have_told_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
