@@ -19,7 +19,7 @@ UNBOUNDED = 1 << 30
 # where branches see each other, positions count along the row, or a window is overlooked; fp16 rounds eight times finer.
 TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1, "float16": 0.02}
 CHOICES, COMPARED = 8, 2  # of an item: in the tree, and scored alone beside it
-# Of the logits' spread, where tokens may round one another: far below what a token ahead does to an encoder.
+# Of the logits' spread: more than rounding, far below what a token ahead does to an encoder.
 AHEAD = 0.05
 PIECE = 8  # tokens of a context and of an answer on which a model's branches and positions are tried
 # Kinds of layers that see tokens through a mask alone; others carry a state along the row, or look up places in it.
@@ -61,7 +61,7 @@ def need_causal(model: Any) -> None:
     padding would move them."""
     import torch
 
-    if not _same(model, torch.tensor([[5, 6, 7], [5, 6, 8]]), torch.ones(1, 3, dtype=torch.long), slice(0, 2)):
+    if _apart(model, torch.tensor([[5, 6, 7], [5, 6, 8]]), torch.ones(1, 3, dtype=torch.long), slice(0, 2)) > AHEAD:
         raise ConfigError(
             "this model sees the tokens it should predict", where="model.base_model", got=type(model).__name__,
             expected="a causal language model, or an encoder–decoder", fix="choose a model that writes text from left to right",
@@ -73,11 +73,13 @@ def pads_unseen(model: Any) -> bool:
     continued together."""
     import torch
 
-    return _same(model, torch.tensor([[5, 6, 7, 8], [9, 6, 7, 8]]), torch.tensor([[0, 1, 1, 1]]), slice(1, 4))
+    apart = _apart(model, torch.tensor([[5, 6, 7, 8], [9, 6, 7, 8]]), torch.tensor([[0, 1, 1, 1]]), slice(1, 4))
+    return not apart > (AHEAD if _rounds_together(model) else 0.0)
 
 
-def _same(model: Any, texts: "torch.Tensor", mask: "torch.Tensor", places: slice) -> bool:
-    """Whether two texts [2, n] under one mask [1, n] give the same logits at ``places``, bit by bit where the model allows it."""
+def _apart(model: Any, texts: "torch.Tensor", mask: "torch.Tensor", places: slice) -> float:
+    """Largest difference between the logits of two texts [2, n] under one mask [1, n] at ``places``, in standard deviations of all
+    logits; what is no number is refused later, with the item's name."""
     import torch
 
     with torch.inference_mode():
@@ -87,8 +89,7 @@ def _same(model: Any, texts: "torch.Tensor", mask: "torch.Tensor", places: slice
             .float()
             for text in texts
         )
-    # What is no number is refused later, with the item's name.
-    return not bool((one - two).abs().max() > (AHEAD * one.std() if _rounds_together(model) else 0.0))
+    return float((one - two).abs().max() / one.std())
 
 
 def agrees(scorer: Scorer, requests: Sequence[Request]) -> bool:
