@@ -168,7 +168,7 @@ def _sharding_faults(config: TrainConfig, mutating: bool) -> list[tuple[bool, st
     on, where, zero = config.sharding != "none", "sharding", config.sharding == "zero2"
     return [
         (zero and importlib.util.find_spec("deepspeed") is None, "ZeRO comes with deepspeed, which is not installed", where, "pip install deepspeed, or use sharding: fsdp, which torch has itself"),
-        (on and sharding.processes() < 2, "there is one process only: nothing can be shared out", where, "start it with torchrun --nproc-per-node N, or use sharding: none"),
+        (on and sharding.processes() < 2, "there is one process only: nothing can be shared out", where, "set train.processes to the number of GPUs (or start it with torchrun --nproc-per-node N), or use sharding: none"),
         (on and config.method not in sharding.METHODS, "the parameters of this method cannot be split", where, f"use sharding: none, or method {' or '.join(sharding.METHODS)}"),
         (on and config.objective != "sft", f"objective {config.objective} compares answers in passes that the processes would not share", "objective", "use objective sft, or sharding: none"),
         (on and not zero and mutating, "such a start is given back at the end from whole weights", "lora.init", "use lora.init default, or sharding: none"),

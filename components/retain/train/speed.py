@@ -1,11 +1,12 @@
 """What makes a training fit or go faster without changing what it computes: decided once, and written into its record."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from retain.errors import ConfigError
 from retain.train import sharding
 from retain.train.config import TrainConfig
 from retain.train.rows import Row
@@ -58,6 +59,15 @@ def _checkpointing(config: TrainConfig, rows: list[Row], model_dir: Path, device
     need = memory.peak - memory.parts["weights"] + coming - shared * (1 - 1 / sharding.processes())
     said = f"{need / 2**30:.1f} GiB planned beside the base, {room / 2**30:.1f} GiB to fill"
     return (True, f"gradient checkpointing: {said}") if need > room else (False, f"no gradient checkpointing: {said}")
+
+
+def for_model(choices: Choices, config: TrainConfig, *, recomputes: bool) -> Choices:
+    """``recomputes``: whether the family's code can compute activations twice."""
+    if recomputes or not choices.checkpointing:
+        return choices
+    if config.gradient_checkpointing is True:
+        raise ConfigError("this family's code cannot compute activations twice", where="train.gradient_checkpointing", got="true", fix="use auto, and lower train.micro_tokens where memory is short")  # fmt: skip
+    return replace(choices, checkpointing=False, why=(*choices.why, "not done: this family's code cannot compute activations twice"))  # fmt: skip
 
 
 def planned(config: TrainConfig, rows: list[Row], device: str) -> Any:

@@ -130,7 +130,7 @@ def _build(config: TrainConfig, base: Any, rows: Mixture, folder: Path, model_di
     place = places.Place(config.checkpoint_uri, folder, key)
     artifacts.check_writable(place.folder)
     place.fetch()
-    choices = speed.choose(config, rows.train, model_dir, device)
+    choices = speed.for_model(speed.choose(config, rows.train, model_dir, device), config, recomputes=base.supports_gradient_checkpointing)  # fmt: skip
     if base.config._attn_implementation == VARLEN:
         choices = replace(choices, why=(*choices.why, "packed rows go through attention in one call (torch's varlen)"))
     plan = Plan(

@@ -88,6 +88,16 @@ def test_activations_are_computed_twice_only_where_memory_needs_it(trained: Trai
     assert choices(tmp_path) == ""
 
 
+def test_activations_are_not_computed_twice_by_a_family_that_cannot(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    from transformers import LlamaForCausalLM
+
+    monkeypatch.setattr(LlamaForCausalLM, "supports_gradient_checkpointing", False)
+    with pytest.raises(ConfigError, match="cannot compute activations twice"):
+        trained("a", max_steps=1, gradient_checkpointing=True)
+    monkeypatch.setattr(speed, "free_memory", lambda device: 2**20)
+    assert trained("b", max_steps=1).steps == 1
+
+
 def test_free_memory_is_what_the_machine_or_the_pod_has_left() -> None:
     assert 2**20 < speed.free_memory("cpu") < 2**50
 
