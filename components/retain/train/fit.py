@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from retain import models
 from retain.errors import ConfigError
-from retain.train.method_config import MUTATING_STARTS, FreezeConfig, LoraConfig
+from retain.train.method_config import MUTATING_STARTS, FreezeConfig, LoraConfig, PromptConfig
 from retain.train.targets import Site, leaves
 
 DATA_STARTS = (*MUTATING_STARTS, "eva")  # they take r directions out of every layer
@@ -53,6 +55,13 @@ def check_freeze(knobs: FreezeConfig, blocks: int, names: Iterable[str]) -> None
     for pattern in knobs.patterns:
         if not any(re.search(pattern, name) for name in weights):
             raise _finds_nothing("train.freeze.patterns", pattern, sorted({name.split(".")[-2] for name in weights if "." in name}))  # fmt: skip
+
+
+def check_words(model_dir: Path, knobs: PromptConfig) -> None:
+    """Words beyond the virtual tokens would be cut off (peft repeats shorter ones)."""
+    count = len(models.load_tokenizer(model_dir)(knobs.text)["input_ids"]) if knobs.text else 0
+    if count > knobs.tokens:
+        raise ConfigError("the words are longer than the prompt", where="train.prompt.text", got=f"{count} tokens", expected=f"at most {knobs.tokens} (train.prompt.tokens)", fix=f"set train.prompt.tokens: {count}, or say it shorter")  # fmt: skip
 
 
 def _finds_nothing(where: str, pattern: str, known: Sequence[str]) -> ConfigError:

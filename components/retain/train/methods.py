@@ -123,6 +123,7 @@ def soft_prompt(start: Start) -> Any:
     elif start.config.method == "p_tuning":
         settings = peft.PromptEncoderConfig(**common, encoder_hidden_size=knobs.hidden)
     else:
+        fit.check_words(start.model_dir, knobs)
         text = {
             "prompt_tuning_init": "TEXT",
             "prompt_tuning_init_text": knobs.text,

@@ -67,6 +67,8 @@ def train(nodes: Nodes, config: TrainConfig, base: Mapping[str, str], mixture: P
 
     api: the Kubernetes API client; None: that of the pod's own service account.
     """
+    if config.processes not in ("auto", nodes.processes):
+        raise ConfigError("the profile says how many processes each node has", where="train.processes", got=config.processes, expected=nodes.processes, fix="leave it at auto, or change the profile")  # fmt: skip
     work = Workspace(config, base, mixture)
     job = Job(nodes, work.name, api or in_cluster())
     try:

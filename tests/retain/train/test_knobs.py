@@ -194,6 +194,10 @@ def test_zero_and_auto_are_the_methods_own_rate(trained: Trained) -> None:
         ({"lora": {"rank_pattern": {"no_proj": 2}}}, "pattern matches nothing"),
         ({"lora": {"alpha_pattern": {"q_proj": 2}}}, "pattern matches nothing"),  # mlp-only: q_proj gets no adapter
         ({"lora": {"r": 4000}}, "larger than the matrices"),
+        (
+            {"method": "prompt", "lora": {}, "prompt": {"tokens": 2, "text": "the customer asks again and again"}},
+            "words are longer",
+        ),
         ({"lora": {"init": "pissa", "r": 4000}}, "larger than the matrices"),
         ({"method": "osf", "lora": {}, "oft": {"rank": 4000}}, "larger than the matrices"),
         ({"method": "oft", "lora": {}, "oft": {"block_size": 7}}, "do not fill a layer"),

@@ -98,6 +98,11 @@ def test_the_profile_asks_by_environment(monkeypatch: pytest.MonkeyPatch) -> Non
         trainjob.in_cluster()
 
 
+def test_the_recipe_s_processes_beside_the_profile_s_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"profile says how many(.|\n)*got: 3\n  expected: 1"):
+        trainjob.train(parse(trainjob.Nodes, NODES), TrainConfig(processes=3), {}, tmp_path, tmp_path, lambda metrics, step: None)  # fmt: skip
+
+
 def test_the_step_itself_starts_the_processes_of_one_machine(trained: Trained, tmp_path: Path, mixture: Path, tiny_llama: Path) -> None:  # fmt: skip
     base = {"uri": str(tiny_llama), "revision": "", "digest": digest.of_model(tiny_llama)}
     config, steps = TrainConfig(**QUICK, processes=2), list[int]()
