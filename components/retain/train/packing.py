@@ -13,12 +13,8 @@ import torch
 from retain.errors import ConfigError
 from retain.train import attention
 
-ROWS = (
-    6,
-    11,
-)  # tokens: the second is longer than the kernel of any convolution in use, and both cost one pass over the weights
-
-
+# Tokens: the second row is longer than the kernel of any convolution in use, and both cost one pass over the weights.
+ROWS = (6, 11)
 # What a model says that does not pass ``lengths`` on or does without a mask what it does with one; `packed_attention`'s own refusal.
 MISFITS = (ConfigError, AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 
