@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from retain import models
 from retain.compress.config import CompressConfig
-from retain.errors import IntegrityError
+from retain.errors import EnvironmentFault, IntegrityError
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ def drift(config: CompressConfig, model_dir: Path, out: Path) -> dict[str, Any]:
 
     device = models.pick_device(config.device)
     rows, before = _original(config, model_dir, device)
-    after = _logits(_load(out, device), rows)
+    after = _answers(out, device, rows)
     if not torch.isfinite(after).all():
         raise IntegrityError("the compressed model's logits are not finite", where=str(out), fix="use a milder method")
     one, two = before.log_softmax(-1), after.log_softmax(-1)
@@ -32,6 +32,19 @@ def drift(config: CompressConfig, model_dir: Path, out: Path) -> dict[str, Any]:
         "rows": config.probe_rows, "tokens": config.probe_tokens, "kl_nats": max(0.0, float(kl)),
         "same_top_percent": 100 * float(same), "rms_difference": float(rms),
     }  # fmt: skip
+
+
+def _answers(out: Path, device: str, rows: "torch.Tensor") -> "torch.Tensor":
+    """The compressed model's logits; EnvironmentFault where this machine cannot compute with its packed weights (bitsandbytes
+    on a CPU: matrices narrower than a block of 64)."""
+    import torch
+
+    try:
+        return _logits(_load(out, device), rows)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise EnvironmentFault("this machine cannot compute with the compressed weights", where=str(out), got=str(error).partition("\n")[0][:200], fix="compress where a GPU is, or by another method") from error  # fmt: skip
 
 
 def _load(folder: Path, device: str) -> Any:

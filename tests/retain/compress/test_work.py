@@ -243,3 +243,21 @@ def test_the_pipelines_face_and_the_command(tuned: Path, tmp_path: Path, monkeyp
     said = CliRunner().invoke(app, [*command, *flags])
     assert said.exit_code == 0, said.output
     assert json.loads(said.stdout)["digest"] == out.metadata["digest"]
+
+
+def test_weights_that_this_machine_cannot_compute_with_are_said(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retain.compress import proof
+
+    real = proof._logits
+
+    def narrow(model: Any, rows: Any) -> Any:
+        if getattr(model.config, "quantization_config", None):
+            raise RuntimeError("shape '[32, 0]' is invalid for input of size 16")
+        return real(model, rows)
+
+    monkeypatch.setattr(proof, "_logits", narrow)
+    with pytest.raises(EnvironmentFault, match="cannot compute"):
+        compress(config("nf4"), tuned, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
