@@ -25,7 +25,7 @@ setup: $(VENV)/.ready ## a virtual environment with everything, from pinned vers
 run: setup ## fine-tune a real model on the shipped example and show the verdict (RECIPE=naive to see a gate close)
 	$(BIN)/retain run $(RECIPE)
 test: setup ## every test that needs no engine, no GPU and no outside data, in under 15 minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not docker and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not docker and not gpu"
 test-slow: setup ## the main job on real public data (../shared/data or RETAIN_DATA), tens of minutes
 	$(BIN)/pytest -m slow -s
 test-docker: setup ## the whole pipeline in the containers of `make images`, beside an S3 store and an MLflow server

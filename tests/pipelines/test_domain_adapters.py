@@ -45,6 +45,18 @@ def test_two_domains_are_learned_side_by_side_and_one_model_is_gated(ran: dict[s
 
 
 @pytest.mark.timeout(1500)
+def test_the_lineage_says_which_rows_each_adapter_learned_from(ran: dict[str, Any]) -> None:
+    told = retain(ran["world"], "lineage", "two-domains", "--json")
+    learned = {frozenset(_names(part)) for part in told["made_from"] if part["kind"] == "adapter"}
+    assert learned == {frozenset({"north", "general"}), frozenset({"south", "general"})}
+
+
+def _names(node: dict[str, Any]) -> set[str]:
+    own = {node["facts"]["name"]} if node["kind"] == "data" else set()
+    return own.union(*map(_names, node["made_from"]))
+
+
+@pytest.mark.timeout(1500)
 def test_weights_went_through_one_place_and_not_through_the_artifacts(ran: dict[str, Any]) -> None:
     """Two adapters and their merge; what was scored and published is what lies there."""
     artifacts = list(Path(ran["folder"]).glob("artifacts/**/*.safetensors"))

@@ -25,6 +25,7 @@ KEPT_OF_TRAINING = (
     "kind",
     "base_digest",
     "mixture_digest",
+    "sources",
     "template_digest",
     "settings_digest",
     "checkpoint_key",

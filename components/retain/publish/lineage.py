@@ -49,7 +49,9 @@ def _model(digest: str, manifest: Mapping[str, Any], base_uri: str, data: tuple[
     if origin := manifest.get("made_from"):
         return Node("model", digest, {"compressed": manifest["compressed"]}, (_model(origin["digest"], origin, base_uri, data),))  # fmt: skip
     base = Node("base", str(manifest.get("base_digest", "")), _facts({"from": base_uri}))
-    adapters = tuple(_adapter(entry, data) for entry in manifest.get("adapters", []))
+    entries = manifest.get("adapters", [])
+    learned = [set(entry.get("training", {}).get("sources", [])) for entry in entries]
+    adapters = tuple(_adapter(entry, _own(data, mine, learned)) for entry, mine in zip(entries, learned, strict=True))
     made = {"merged": manifest.get("method", ""), "strength": manifest.get("strength", "")}
     return Node("model", digest, _facts(made), (base, *adapters))
 
@@ -61,6 +63,12 @@ def _served(node: Node, champions: Collection[str]) -> Node:
     return replace(node, made_from=tuple(_served(child, champions) for child in node.made_from))
 
 
+def _own(data: tuple[Node, ...], mine: set[str], learned: list[set[str]]) -> tuple[Node, ...]:
+    """Of the run's files those that this adapter may have learned from: not what other adapters alone were shown."""
+    others = set().union(*learned) - mine
+    return tuple(node for node in data if node.facts.get("name", "") not in others)
+
+
 def _adapter(entry: Mapping[str, Any], data: tuple[Node, ...]) -> Node:
     training = entry.get("training", {})
     facts = {"method": training.get("method", ""), "weight": entry.get("weight", ""), "settings": training.get("settings_digest", "")}  # fmt: skip
@@ -70,7 +78,7 @@ def _adapter(entry: Mapping[str, Any], data: tuple[Node, ...]) -> Node:
 
 
 def _data(entry: Mapping[str, Any]) -> Node:
-    facts = {"from": without_secrets(str(entry.get("path", ""))), "part": entry.get("part", ""), "split": entry.get("split", "")}  # fmt: skip
+    facts = {"name": entry.get("name", ""), "from": without_secrets(str(entry.get("path", ""))), "part": entry.get("part", ""), "split": entry.get("split", "")}  # fmt: skip
     return Node("data", str(entry.get("digest", "")), _facts(facts))
 
 

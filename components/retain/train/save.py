@@ -108,7 +108,7 @@ def _card(run: Run, result: TrainResult, model_dir: Path, what: str, provenance:
     losses = {name: getattr(result, name) for name in ("train_loss_nats", "target_validation_nats", "retention_nats", "base_target_validation_nats", "base_retention_nats")}  # fmt: skip
     return {
         "schema": SCHEMA, "kind": what, "method": run.config.method, "strength": 1.0, "mergeable": run.config.method in MERGEABLE,
-        "base_digest": digest.of_model(model_dir), "mixture_digest": run.rows.info["digest"],
+        "base_digest": digest.of_model(model_dir), "mixture_digest": run.rows.info["digest"], "sources": [source["source"] for source in run.rows.info.get("sources", [])],
         "template_digest": run.rows.info.get("template_digest", ""), "settings_digest": digest.of_json(config), "adapter_digest": result.adapter_digest,
         "config": config, "checkpoint_key": run.engine.plan.place.key, "peak_memory_bytes": result.peak_memory_bytes, "seeds": {"train": run.config.seed}, "steps": result.steps, "best_step": result.best_step, "stopped": result.stopped,
         "losses": {name: value for name, value in losses.items() if math.isfinite(value)}, "trainable_parameters": result.trainable_parameters,
