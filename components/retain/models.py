@@ -62,7 +62,7 @@ def check_folder(folder: Path) -> None:
 
 def is_encoder_decoder(folder: Path) -> bool:
     """Whether a model folder holds an encoder–decoder (T5, BART)."""
-    return bool(settings_of(folder).get("is_encoder_decoder"))
+    return bool(config_of(folder).is_encoder_decoder)
 
 
 def settings_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -76,16 +76,22 @@ def settings_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return value
 
 
-def kind_of(folder: Path) -> Any:
-    """transformers' loader of a language model folder; ConfigError for a kind of model that it does not know."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+def config_of(folder: Path) -> Any:
+    """transformers' configuration of a model folder; ConfigError for a kind of model that it does not know."""
+    from transformers import AutoConfig
 
     settings_of(folder)
     try:
-        known = AutoConfig.from_pretrained(str(folder), local_files_only=True, **NO_CODE)
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, **NO_CODE)
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise _unknown(folder, error) from error
-    return AutoModelForSeq2SeqLM if known.is_encoder_decoder else AutoModelForCausalLM
+
+
+def kind_of(folder: Path) -> Any:
+    """transformers' loader of a language model folder; ConfigError as in :func:`config_of`."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if is_encoder_decoder(folder) else AutoModelForCausalLM
 
 
 def _unknown(folder: Path, error: Exception) -> ConfigError:

@@ -14,10 +14,11 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set what libgomp reads when torch loads it; what the user has set stays."""
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
         environment["GOMP_SPINCOUNT"] = SPINS
+    granted = count()
     if (
-        count() < _affinity()
+        granted < _affinity()
     ):  # torch knows nothing of a pod's limit and would start a thread for every core of the node
-        environment.setdefault("OMP_NUM_THREADS", str(count()))
+        environment.setdefault("OMP_NUM_THREADS", str(granted))
 
 
 def count(groups: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> int:

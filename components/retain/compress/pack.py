@@ -14,7 +14,7 @@ def pack(config: CompressConfig, model_dir: Path, out: Path) -> None:
     distribution in blocks of 64 (Dettmers et al. 2023, arXiv 2305.14314, section 3).
     """
     _need_bitsandbytes()
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     models.quiet()
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": config.double_quant}
@@ -22,8 +22,7 @@ def pack(config: CompressConfig, model_dir: Path, out: Path) -> None:
         **(four if config.method == "nf4" else {"load_in_8bit": True}), llm_int8_skip_modules=list(config.skip),
         bnb_4bit_compute_dtype=models.torch_dtype("bf16"),
     )  # fmt: skip
-    pairs = AutoConfig.from_pretrained(str(model_dir), local_files_only=True).is_encoder_decoder
-    model = (AutoModelForSeq2SeqLM if pairs else AutoModelForCausalLM).from_pretrained(
+    model = models.kind_of(model_dir).from_pretrained(
         str(model_dir), quantization_config=settings, dtype="auto", device_map={"": models.pick_device(config.device)},
         local_files_only=True, use_safetensors=True,
     )  # fmt: skip

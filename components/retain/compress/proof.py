@@ -48,9 +48,7 @@ def _answers(out: Path, device: str, rows: "torch.Tensor") -> "torch.Tensor":
 
 
 def _load(folder: Path, device: str) -> Any:
-    from retain.train.load import is_encoder_decoder
-
-    return models.load_model(folder, dtype="fp32", device=device, seq2seq=is_encoder_decoder(folder))
+    return models.load_model(folder, dtype="fp32", device=device, seq2seq=models.is_encoder_decoder(folder))
 
 
 def _original(config: CompressConfig, model_dir: Path, device: str) -> "tuple[torch.Tensor, torch.Tensor]":

@@ -121,8 +121,6 @@ def _linear(model_dir: Path, base: Folder) -> Iterator[tuple[str, bool]]:
 def _skeleton(model_dir: Path) -> Any:
     """The model without its weights."""
     import torch
-    from transformers import AutoConfig
 
-    kind, settings = models.kind_of(model_dir), AutoConfig.from_pretrained(str(model_dir), local_files_only=True)
     with torch.device("meta"):
-        return kind.from_config(settings)
+        return models.kind_of(model_dir).from_config(models.config_of(model_dir))

@@ -142,19 +142,21 @@ class _Reader:
         return found
 
     def _scale(self, module: str, rank: int) -> float:
-        pattern = self.settings.get("alpha_pattern") or {}
-        key = next((key for key in pattern if re.match(rf"(.*\.)?({key})$", module)), None)
-        alpha = float(pattern[key] if key is not None else self.settings["lora_alpha"])
+        alpha = float(self._setting("alpha_pattern", "lora_alpha", module))
         scale = alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
         if not math.isfinite(scale):
             raise ValueError(f"a scale of {scale} for {module}")
         return scale
 
+    def _setting(self, patterns: str, common: str, module: str) -> Any:
+        """What the first pattern that finds ``module`` says, else what holds for all layers."""
+        own = self.settings.get(patterns) or {}
+        key = next((key for key in own if re.match(rf"(.*\.)?({key})$", module)), None)
+        return own[key] if key is not None else self.settings[common]
+
     def _check_rank(self, module: str, a: "torch.Tensor", b: "torch.Tensor") -> None:
         """The scale rests on the rank, so settings and both halves must tell the same one."""
-        pattern = self.settings.get("rank_pattern") or {}
-        key = next((key for key in pattern if re.match(rf"(.*\.)?({key})$", module)), None)
-        told = pattern[key] if key is not None else self.settings["r"]
+        told = self._setting("rank_pattern", "r", module)
         if not a.shape[0] == b.shape[1] == told:
             raise ValueError(f"ranks {a.shape[0]} and {b.shape[1]} of {module}, {told} by its settings")
 

@@ -49,10 +49,12 @@ def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, rows: Sequence
     """Signals on ``rows``, up to POSITIONS tokens; loads one model after the other. Where the two cannot be compared: the reason, and
     neither is loaded."""
     where = place.resolve(config)
-    longest, words = (min(sizes) for sizes in zip(_sizes(base_dir), _sizes(tuned_dir), strict=True))
+    folders = (base_dir, tuned_dir)
+    tokenizers = [models.load_tokenizer(folder) for folder in folders]
+    longest, words = (min(sizes) for sizes in zip(*map(_sizes, folders, tokenizers), strict=True))
     limit = min(config.max_length or LONGEST, longest)
     try:
-        texts, others = (_tokens(rows, models.load_tokenizer(folder), config, limit) for folder in (base_dir, tuned_dir))  # fmt: skip
+        texts, others = (_tokens(rows, tokenizer, config, limit) for tokenizer in tokenizers)
     except (ConfigError, DataRefused) as error:  # no chat template, or one that does not take such a chat
         return f"general rows cannot be read: {error.what}"
     if texts != others:
@@ -65,13 +67,12 @@ def measure(config: ScoreConfig, base_dir: Path, tuned_dir: Path, rows: Sequence
     return compare(texts, base, _log_probabilities(tuned_dir, where, texts, "tuned"))
 
 
-def _sizes(folder: Path) -> tuple[int, int]:
+def _sizes(folder: Path, tokenizer: Any) -> tuple[int, int]:
     """(context length, rows of the embedding) of a model folder."""
     from lm_eval.models.utils import resolve_max_length
-    from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    return resolve_max_length(config, models.load_tokenizer(folder)), config.get_text_config().vocab_size
+    config = models.config_of(folder)
+    return resolve_max_length(config, tokenizer), config.get_text_config().vocab_size
 
 
 def _tokens(rows: Sequence[Row], tokenizer: Any, config: ScoreConfig, limit: int) -> list[tuple[list[int], list[int]]]:

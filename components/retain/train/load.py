@@ -12,19 +12,13 @@ from retain.train.config import SOFT_PROMPTS, TrainConfig
 def load_base(config: TrainConfig, folder: Path, device: str) -> Any:
     """The model in the precision of the run, in eval mode."""
     models.check_folder(folder)
-    pairs = is_encoder_decoder(folder)
+    pairs = models.is_encoder_decoder(folder)
     if config.method == "qlora":
         return _quantised(config, folder, device, pairs)
     if config.sharding == "none":
         return models.load_model(folder, dtype=config.dtype, device=device, seq2seq=pairs)
     dtype = "bf16" if models.torch_dtype(config.dtype, device).itemsize == 2 else "fp32"  # of the GPU, not of the host
     return models.load_model(folder, dtype=dtype, seq2seq=pairs)
-
-
-def is_encoder_decoder(folder: Path) -> bool:
-    from transformers import AutoModelForSeq2SeqLM
-
-    return models.kind_of(folder) is AutoModelForSeq2SeqLM
 
 
 def _quantised(config: TrainConfig, folder: Path, device: str, pairs: bool) -> Any:

@@ -94,18 +94,16 @@ def _key(config: TrainConfig, rows: Mixture, model_dir: Path) -> str:
     return digest.of_json({"train": settings, "mixture": rows.info["digest"], "base": digest.of_model(model_dir)})
 
 
+@dataclass(frozen=True)
 class Run:
     """One training: its engine, where it goes on from, and what it was made of."""
 
-    def __init__(self, config: TrainConfig, engine: Any, rows: Mixture, checkpoint: Path | None, started: Path | None, notes: tuple[str, ...] = ()) -> None:  # fmt: skip
-        self.config, self.engine, self.rows, self.checkpoint, self.started, self.notes = (
-            config,
-            engine,
-            rows,
-            checkpoint,
-            started,
-            notes,
-        )
+    config: TrainConfig
+    engine: Any
+    rows: Mixture
+    checkpoint: Path | None
+    started: Path | None
+    notes: tuple[str, ...] = ()
 
     def go(self) -> None:
         from retain.train.engine import run
